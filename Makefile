@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target does the set-up that it needs; `make help` lists them.
+# ARGS goes to the nvcrucible command:  make bench ARGS="-a nvmalloc,pmdk -w larson --repeat 5"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup build bench fault report images test lint clean
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+NVCRUCIBLE := .venv/bin/nvcrucible
+ARGS ?=
+# The run that `make report` shows: the newest one, unless stated.
+RUN ?= $(lastword $(sort $(dir $(wildcard results/*/run.json))))
+
+help: ## what the targets do
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+
+setup: ## Debian packages (where allowed), .venv, the native build; idempotent
+	@.ci/setup
+
+build: setup ## the same: set-up ends with the native build
+
+bench: setup ## all allocators on all workloads, tables, results/; in containers where a Docker engine answers
+	@.venv/bin/python -m suite.images --if-engine job || echo "bench: without its image the docker runner is no choice; going on." >&2
+	@$(NVCRUCIBLE) bench $(ARGS)
+
+fault: setup ## kill the persistent allocators, recover them, judge them
+	@.venv/bin/python -m suite.images --if-engine job || echo "fault: without its image the docker runner is no choice; going on." >&2
+	@$(NVCRUCIBLE) fault $(ARGS)
+
+report: setup ## the tables of the newest run again, or of RUN=results/...
+	@test -n "$(RUN)" || { echo "report: there is no run in results/ yet; 'make bench' makes one." >&2; exit 3; }
+	@$(NVCRUCIBLE) report $(RUN) $(ARGS)
+
+images: setup ## the container images, their Debian base made by debootstrap where no registry answers
+	@.venv/bin/python -m suite.images $(ARGS)
+
+test: ## all tests: C, Python, containers; the last line counts them
+	@.ci/setup test
+	@.venv/bin/python .ci/test $(ARGS)
+
+lint: ## formatting, types, static analysis of all sources
+	@.ci/setup test lint
+	@.ci/lint
+
+clean: ## removes what set-up and builds made; results stay
+	rm -rf build build-* .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

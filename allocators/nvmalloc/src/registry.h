@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* registry.h - the heaps that are open in this process, by id. */
+#ifndef NVM_REGISTRY_H
+#define NVM_REGISTRY_H
+
+#include <stdint.h>
+
+struct nvm_heap;
+
+/* Enters the heap under a new id, which it sets. */
+void nvm_registry_enter(struct nvm_heap *heap);
+/* After this no thread exit touches the heap. */
+void nvm_registry_remove(struct nvm_heap *heap);
+/* Takes the registry's lock; the heap of that id, or NULL if it is gone. */
+struct nvm_heap *nvm_registry_lock(uint64_t id);
+void nvm_registry_unlock(void);
+
+#endif

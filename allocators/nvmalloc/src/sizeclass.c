@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sizeclass.c - computes the class table; see sizeclass.h for the rules. */
+#include "sizeclass.h"
+
+#include <pthread.h>
+
+#include "layout.h"
+
+#define SLAB_MAX_UNITS  16u
+#define SLAB_MAX_BLOCKS (NVM_BITMAP_WORDS * 64u)
+/* A thread's cache of one class holds about this much, within these bounds. */
+#define CACHE_BYTES ((uint32_t)64 << 10)
+#define CACHE_MAX   128u
+#define CACHE_MIN   1u
+
+struct nvm_class nvm_classes[NVM_CLASSES];
+
+static uint32_t class_size(unsigned index)
+{
+    if (index < 4)
+        return 16 * (index + 1);
+    unsigned doubling = (index - 4) / 8;
+    unsigned step = (index - 4) % 8 + 1;
+    return (64u << doubling) + step * (8u << doubling);
+}
+
+/* Fewest units whose tail waste is below 1/32, else those that waste least. */
+static uint32_t slab_units(uint32_t size)
+{
+    uint32_t best = 0;
+    uint64_t best_waste = 0;
+    for (uint32_t units = 1; units <= SLAB_MAX_UNITS; units++) {
+        uint64_t bytes = units * NVM_UNIT_BYTES;
+        if (bytes < size)
+            continue;
+        uint64_t waste = bytes % size;
+        if (waste * 32 < bytes)
+            return units;
+        if (best == 0 || waste * best < best_waste * units) {
+            best = units;
+            best_waste = waste;
+        }
+    }
+    return best;
+}
+
+static void compute(void)
+{
+    for (unsigned i = 0; i < NVM_CLASSES; i++) {
+        struct nvm_class *klass = &nvm_classes[i];
+        klass->size = class_size(i);
+        klass->units = slab_units(klass->size);
+        uint64_t blocks = klass->units * NVM_UNIT_BYTES / klass->size;
+        klass->blocks = blocks < SLAB_MAX_BLOCKS ? (uint32_t)blocks : SLAB_MAX_BLOCKS;
+        klass->reciprocal = (((uint64_t)1 << 44) + klass->size - 1) / klass->size;
+        uint32_t cache = CACHE_BYTES / klass->size;
+        cache = cache > CACHE_MAX ? CACHE_MAX : cache;
+        klass->cache = cache < CACHE_MIN ? CACHE_MIN : cache;
+    }
+}
+
+void nvm_sizeclass_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, compute);
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tcache.c - see tcache.h. */
+#include "tcache.h"
+
+#include <string.h>
+
+#include "dram.h"
+#include "registry.h"
+
+#define HEAPS_PER_THREAD 8u
+
+_Thread_local struct nvm_tcache_tls nvm_tcache_last;
+
+/* All of the thread's tcaches, those of closed heaps included until their
+   place is needed. */
+static _Thread_local struct nvm_tcache_tls thread_caches[HEAPS_PER_THREAD];
+static pthread_key_t exit_key;
+
+static size_t tcache_bytes(void)
+{
+    size_t bytes = sizeof(struct nvm_tcache);
+    for (unsigned klass = 0; klass < NVM_CLASSES; klass++)
+        bytes += nvm_classes[klass].cache * sizeof(uint64_t);
+    return bytes;
+}
+
+static void add_counts(struct nvm_persist *sum, const struct nvm_persist *part)
+{
+    sum->flushes += part->flushes;
+    sum->fences += part->fences;
+    sum->effective_fences += part->effective_fences;
+    sum->nt_lines += part->nt_lines;
+}
+
+/* Ends a tcache whose heap is open; threads_lock is held. */
+static void leave_locked(struct nvm_tcache *tcache, bool flush)
+{
+    struct nvm_heap *heap = tcache->heap;
+    if (flush)
+        nvm_tcache_flush(tcache);
+    if (tcache->previous != NULL)
+        tcache->previous->next = tcache->next;
+    else
+        heap->tcaches = tcache->next;
+    if (tcache->next != NULL)
+        tcache->next->previous = tcache->previous;
+    add_counts(&heap->retired, &tcache->persist);
+    heap->retired_misuses += tcache->misuses;
+    nvm_lane_release(tcache->lane);
+    nvm_dram_unmap(tcache, tcache_bytes());
+}
+
+/* Ends entry i of the calling thread, if its heap is still there. */
+static void leave_entry(unsigned i)
+{
+    struct nvm_tcache_tls entry = thread_caches[i];
+    thread_caches[i] = (struct nvm_tcache_tls){0, NULL};
+    if (nvm_tcache_last.id == entry.id)
+        nvm_tcache_last = (struct nvm_tcache_tls){0, NULL};
+    if (entry.id == 0)
+        return;
+    /* The registry's lock keeps the heap from being closed meanwhile. */
+    struct nvm_heap *heap = nvm_registry_lock(entry.id);
+    if (heap != NULL) {
+        pthread_mutex_lock(&heap->threads_lock);
+        leave_locked(entry.tcache, true);
+        pthread_mutex_unlock(&heap->threads_lock);
+    }
+    nvm_registry_unlock();
+}
+
+static void leave_all(void *unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < HEAPS_PER_THREAD; i++)
+        leave_entry(i);
+}
+
+static void make_exit_key(void)
+{
+    pthread_key_create(&exit_key, leave_all);
+}
+
+static struct nvm_tcache *make(struct nvm_heap *heap)
+{
+    struct nvm_tcache *tcache = nvm_dram_map(tcache_bytes());
+    if (tcache == NULL)
+        return NULL;
+    uint64_t *offsets = (uint64_t *)(tcache + 1);
+    for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
+        tcache->bins[klass].capacity = nvm_classes[klass].cache;
+        tcache->bins[klass].offsets = offsets;
+        offsets += nvm_classes[klass].cache;
+    }
+    tcache->heap = heap;
+    tcache->lane = nvm_lane_acquire(heap);
+    tcache->arena = atomic_fetch_add(&heap->next_arena, 1) % heap->arena_count;
+    pthread_mutex_lock(&heap->threads_lock);
+    tcache->next = heap->tcaches;
+    if (heap->tcaches != NULL)
+        heap->tcaches->previous = tcache;
+    heap->tcaches = tcache;
+    pthread_mutex_unlock(&heap->threads_lock);
+    return tcache;
+}
+
+/* A place for one more: unused, or of a closed heap; else an open heap's is
+   given up, which costs that heap's next call a new tcache. */
+static unsigned make_place(void)
+{
+    for (unsigned i = 0; i < HEAPS_PER_THREAD; i++) {
+        bool open = nvm_registry_lock(thread_caches[i].id) != NULL;
+        nvm_registry_unlock();
+        if (!open)
+            return i;
+    }
+    leave_entry(HEAPS_PER_THREAD - 1);
+    return HEAPS_PER_THREAD - 1;
+}
+
+struct nvm_tcache *nvm_tcache_find(struct nvm_heap *heap)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    for (unsigned i = 0; i < HEAPS_PER_THREAD; i++) {
+        if (thread_caches[i].id == heap->id) {
+            nvm_tcache_last = thread_caches[i];
+            return nvm_tcache_last.tcache;
+        }
+    }
+    pthread_once(&once, make_exit_key);
+    /* Any value makes the destructor run at the thread's exit. */
+    if (pthread_setspecific(exit_key, &nvm_tcache_last) != 0)
+        return NULL;
+    struct nvm_tcache *tcache = make(heap);
+    if (tcache == NULL)
+        return NULL;
+    nvm_tcache_last = (struct nvm_tcache_tls){heap->id, tcache};
+    thread_caches[make_place()] = nvm_tcache_last;
+    return tcache;
+}
+
+uint64_t nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass)
+{
+    struct nvm_tcache_bin *bin = &tcache->bins[klass];
+    unsigned want = (bin->capacity + 1) / 2;
+    unsigned taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
+                                    bin->offsets, want);
+    if (taken == 0) {
+        nvm_tcache_flush(tcache);
+        taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
+                               bin->offsets, want);
+    }
+    if (taken == 0)
+        return 0;
+    /* Lowest address on top, so that blocks come in address order. */
+    for (unsigned i = 0; i < taken / 2; i++) {
+        uint64_t swap = bin->offsets[i];
+        bin->offsets[i] = bin->offsets[taken - 1 - i];
+        bin->offsets[taken - 1 - i] = swap;
+    }
+    bin->count = taken - 1;
+    return bin->offsets[taken - 1];
+}
+
+void nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
+{
+    struct nvm_tcache_bin *bin = &tcache->bins[klass];
+    uint32_t surplus = (bin->count + 1) / 2;
+    nvm_arena_give(tcache->heap, &tcache->persist, bin->offsets, surplus);
+    bin->count -= surplus;
+    memmove(bin->offsets, bin->offsets + surplus, bin->count * sizeof(uint64_t));
+}
+
+void nvm_tcache_flush(struct nvm_tcache *tcache)
+{
+    for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
+        struct nvm_tcache_bin *bin = &tcache->bins[klass];
+        nvm_arena_give(tcache->heap, &tcache->persist, bin->offsets, bin->count);
+        bin->count = 0;
+    }
+}
+
+void nvm_tcache_drop_all(struct nvm_heap *heap, bool flush)
+{
+    pthread_mutex_lock(&heap->threads_lock);
+    while (heap->tcaches != NULL)
+        leave_locked(heap->tcaches, flush);
+    pthread_mutex_unlock(&heap->threads_lock);
+}
+
+void nvm_thread_leave(nvm_heap *heap)
+{
+    for (unsigned i = 0; i < HEAPS_PER_THREAD; i++)
+        if (thread_caches[i].id == heap->id)
+            leave_entry(i);
+}

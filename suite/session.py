@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `bench`, `fault` and `replay` share: a runner, the native programs, a
+place on the NVM, and an orderly end.
+
+Order of setting up: what the user typed is checked before anything is built
+or made (exit 2 comes before exit 3).  Whatever ends the session (an error,
+Ctrl-C, SIGTERM, a closed terminal): every job is ended by the process group or container that we
+started, and the private folders are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from suite.allocators import Allocator
+from suite.build import find_build, install
+from suite.driver import Driver
+from suite.errors import EnvironmentMissing
+from suite.machine import describe_environment
+from suite.nvm import find_nvm, require_space, scratch
+from suite.results import Environment
+from suite.runners import Runner, choose_runner
+
+__all__ = ["Session", "open_session", "say"]
+
+CALIBRATION_S = 0.2
+CALIBRATION_TIMEOUT_S = 60.0
+
+
+def say(line: str) -> None:
+    """A line for people, on standard error."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - the place that prints notes
+
+
+@dataclass
+class Session:
+    """An open session.  `allocators` are those that can really be had."""
+
+    driver: Driver
+    environment: Environment
+    allocators: list[Allocator]
+    min_heaps: dict[str, int] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def open_session(
+    root: Path,
+    allocators: Sequence[Allocator],
+    *,
+    runner_name: str,
+    pm: Path | None,
+    required: bool,
+    space_bytes: int,
+    space_for: str,
+    calibrate: bool = True,
+) -> Iterator[Session]:
+    """Everything that jobs need.  With `required`, an allocator that can't be had is
+    an error (the user named it); else it is left out and the environment says why."""
+    nvm = find_nvm(pm)
+    require_space(nvm, space_bytes, space_for)
+    with _signals_as_interrupt(), contextlib.ExitStack() as stack:
+        runner = choose_runner(runner_name, say)
+        stack.callback(runner.close)
+        build = runner.build() or find_build(root)
+        installation = install(root, build, allocators)
+        driver = Driver(runner, installation, stack.enter_context(scratch(nvm)))
+        environment = describe_environment(root, nvm)
+        environment.runner = runner.describe()
+        session = Session(driver, environment, [])
+        try:
+            _ask_allocators(session, allocators, required=required)
+            if calibrate:
+                _calibrate(session)
+            yield session
+        except KeyboardInterrupt:
+            _end(runner)
+            raise
+
+
+def _end(runner: Runner) -> None:
+    """Ends all jobs; a second Ctrl-C must not leave one behind."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        runner.cancel_all()
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@contextlib.contextmanager
+def _signals_as_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command in the same orderly way as Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    previous = [signal.signal(number, interrupt) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def _ask_allocators(session: Session, allocators: Sequence[Allocator], *, required: bool) -> None:
+    """Loads each adapter once: is its library there, what is it, what does it need?"""
+    for allocator in allocators:
+        problem = _ask(session, allocator)
+        if problem is None:
+            session.allocators.append(allocator)
+        elif required:
+            raise EnvironmentMissing(problem)
+        else:
+            session.environment.skipped[allocator.name] = problem
+            say(f"left out: {problem}")
+
+
+def _ask(session: Session, allocator: Allocator) -> str | None:
+    """None, or the paragraph that says why this allocator can't be had."""
+    driver = session.driver
+    try:
+        adapter = driver.installation.adapter(allocator)
+    except EnvironmentMissing as error:
+        return str(error)
+    answer = driver.simple(
+        f"info {allocator.name}", "info", ("--adapter", adapter), "info", allocator=allocator
+    )
+    if answer.result is None:
+        packages = " ".join(allocator.file.debian.run)
+        advice = (
+            f"Install its library (Debian: `apt-get install {packages}`)."
+            if packages
+            else "Build it again against this project's adapter.h and libraries that are here."
+        )
+        return (
+            f"The allocator '{allocator.name}' can't be loaded from {adapter}: {answer.error}. "
+            f"Expected an adapter that `nvdrive info` can open. {advice}"
+        )
+    facts = answer.result.get("adapter", {})
+    told = "persistent" if "persistent" in facts.get("capabilities", []) else "volatile"
+    if allocator.persistent and told == "volatile":
+        return (
+            f"The allocator '{allocator.name}' is 'kind: persistent' in its allocator.yaml, but its "
+            "adapter has not the capability NVC_PERSISTENT. Expected both to say the same. Correct "
+            "one of them."
+        )
+    session.environment.allocators[allocator.name] = {
+        **facts,
+        "kind": "persistent" if allocator.persistent else "volatile",
+        "options": allocator.options,
+    }
+    session.min_heaps[allocator.name] = int(facts.get("min_size") or 0)
+    return None
+
+
+def _calibrate(session: Session) -> None:
+    """Measures the machine's own limits, in the same place where the heaps will lie."""
+    driver = session.driver
+    with driver.scratch.job(driver.job_number()) as (pm_dir, work_dir):
+        answer = driver.calibrate(pm_dir, work_dir, CALIBRATION_S, CALIBRATION_TIMEOUT_S)
+    if answer.result is None:
+        session.environment.notes.append(f"not calibrated: {answer.error}")
+        return
+    session.environment.calibration = {
+        key: value for key, value in answer.result.items() if key != "type"
+    }

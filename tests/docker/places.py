@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a test's job works, and how a test words one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from suite.runners.base import Argument, Job
+
+__all__ = ["MIB", "Places"]
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Places:
+    """A job's two directories."""
+
+    pm_dir: Path
+    work_dir: Path
+
+    def job(
+        self,
+        program: str | Path,
+        *arguments: Argument,
+        timeout_s: float = 60,
+        memory_bytes: int | None = 256 * MIB,
+        cpus: tuple[int, ...] = (),
+        read_only: tuple[Path, ...] = (),
+    ) -> Job:
+        return Job(
+            label=f"test of {Path(program).name}",
+            program=Path(program),
+            arguments=arguments,
+            pm_dir=self.pm_dir,
+            work_dir=self.work_dir,
+            timeout_s=timeout_s,
+            memory_bytes=memory_bytes,
+            cpus=cpus,
+            read_only=read_only,
+        )
+
+    def shell(self, script: str, **limits: object) -> Job:
+        """A script for the image's own sh: what a container may do shows best from inside."""
+        return self.job("/bin/sh", "-c", script, **limits)  # type: ignore[arg-type]
