@@ -9,7 +9,8 @@ virtual environment of the project exists: so it needs PyYAML and no more.
 columns, which ``meson.build`` takes apart, are separated by ``|`` and the items of
 a column by ``;``::
 
-    name | folder | sources | pkgconfig | link | uses | environment (KEY=VALUE)
+    name | folder | place (in-tree, outside) | sources | pkgconfig | link | uses |
+    environment (KEY=VALUE)
 
 PATH is a folder with an ``allocator.yaml``, or a folder of such folders. A folder
 that names a prebuilt ``library`` is checked and not printed: it builds nothing.
@@ -20,6 +21,8 @@ This is the build's reader: it checks what a build depends on. The orchestrator
 (``suite/``) reads the same files and checks the rest.
 """
 
+# What it prints is its interface.
+# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse
@@ -34,7 +37,7 @@ import yaml
 
 SCHEMA = 1
 FILE = "allocator.yaml"
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # What a package or library is called: enough for Debian's, and no shell or
 # separator character among them.
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
@@ -71,12 +74,14 @@ class Folder:
     uses: tuple[str, ...]
     environment: tuple[str, ...]
     library: Path | None
+    outside: bool
 
     def line(self) -> str:
         """The folder as ``meson.build`` reads it."""
         columns = (
             (self.name,),
             (str(self.path),),
+            ("outside" if self.outside else "in-tree",),
             tuple(str(source) for source in self.sources),
             self.pkgconfig,
             self.link,
@@ -144,7 +149,7 @@ def _environment(file: Path, value: object) -> tuple[str, ...]:
     return tuple(pairs)
 
 
-def load_folder(path: Path) -> Folder:
+def load_folder(path: Path, *, outside: bool) -> Folder:
     """Reads ``path/allocator.yaml``; FolderError says what is wrong with it."""
     file = path.resolve() / FILE
     try:
@@ -189,27 +194,26 @@ def load_folder(path: Path) -> Folder:
         uses=uses,
         environment=_environment(file, top.get("environment")),
         library=library,
+        outside=outside,
     )
 
 
 def _children(path: Path) -> list[Path]:
-    return sorted(child for child in path.iterdir() if (child / FILE).is_file())
+    return sorted(file.parent for file in path.glob(f"*/{FILE}") if file.is_file())
 
 
 def discover(in_tree: Path | None, outside: list[Path]) -> list[Folder]:
     """All folders, in-tree ones first, each name once; FolderError if not."""
     paths = _children(in_tree) if in_tree is not None else []
+    inside = {path.resolve() for path in paths}
     for path in outside:
-        if (path / FILE).is_file():
-            found = [path]
-        else:
-            found = _children(path) if path.is_dir() else []
+        found = [path] if (path / FILE).is_file() else _children(path)
         if not found:
             raise FolderError(path, "", f"neither holds {FILE} nor a folder that does")
         paths.extend(found)
     by_name: dict[str, Folder] = {}
     for path in dict.fromkeys(path.resolve() for path in paths):
-        folder = load_folder(path)
+        folder = load_folder(path, outside=path not in inside)
         other = by_name.setdefault(folder.name, folder)
         if other is not folder:
             raise FolderError(

@@ -48,6 +48,13 @@ def _check_inside(text: str) -> str:
     return text
 
 
+def _check_source(text: str) -> str:
+    path = Path(text)
+    if not path.parts or path.is_absolute():
+        raise ValueError("a path relative to the allocator's folder")
+    return text
+
+
 def _check_variable(name: str) -> str:
     if not VARIABLE_PATTERN.fullmatch(name) or name in FORBIDDEN_VARIABLES:
         raise ValueError("an environment variable that doesn't change which code is loaded")
@@ -58,6 +65,7 @@ Name = Annotated[str, AfterValidator(_check_name)]
 OptionKey = Annotated[str, AfterValidator(_check_option)]
 OptionValue = Annotated[str | int | bool, AfterValidator(_check_option)]
 InsidePath = Annotated[str, AfterValidator(_check_inside)]
+SourcePath = Annotated[str, AfterValidator(_check_source)]
 Variable = Annotated[str, AfterValidator(_check_variable)]
 Kind = Literal["persistent", "volatile"]
 Consistency = Literal["none", "log", "gc", "tx"]
@@ -80,7 +88,7 @@ class VariantFile(_File):
 class AdapterFile(_File):
     """Where the adapter comes from: `sources` to build, or a prebuilt `library`."""
 
-    sources: list[InsidePath] = Field(default_factory=list)
+    sources: list[SourcePath] = Field(default_factory=list)
     pkgconfig: list[str] = Field(default_factory=list)
     link: list[str] = Field(default_factory=list)
     uses: list[str] = Field(default_factory=list)
@@ -228,12 +236,16 @@ def _rows(folder: Path, *, outside: bool) -> list[Allocator]:
 
 
 def _check_stays_inside(path: Path, file: AllocatorFile, folder: Path) -> None:
-    """Symbolic links included: nothing named in the file lies outside its folder."""
-    for name in filter(None, [file.adapter.library, *file.adapter.sources]):
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+    """Links included: a library lies in the folder; sources do, or in one beside it
+    (a folder of allocators may share some)."""
+    library = file.adapter.library
+    named = [(name, folder.parent) for name in file.adapter.sources]
+    named += [(library, folder)] if library is not None else []
+    for name, limit in named:
+        if not (folder / name).resolve().is_relative_to(limit.resolve()):
             raise BadInput(
-                f"{shown(path)} names '{name}', which leads out of its folder through a link. "
-                "Expected a file in the folder. Put the file itself there."
+                f"{shown(path)} names '{name}', which leads out of {limit}. Expected a file in "
+                "there, not a way out by '..' or a link. Put the file itself there."
             )
 
 

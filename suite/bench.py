@@ -43,32 +43,37 @@ class BenchSettings:
     noise_limit: float
     cpus: tuple[int, ...]
     """CPUs that samples are pinned to, in order of preference."""
+    stated_timeout_s: float | None = None
 
     @property
     def timeout_s(self) -> float:
+        """After which a sample's driver counts as hung."""
+        if self.stated_timeout_s is not None:
+            return self.stated_timeout_s
         return TIMEOUT_BASE_S + TIMEOUT_FACTOR * (self.warmup_s + self.seconds + self.latency_s)
 
 
 class Bench:
-    """Works through a plan; appends to `samples` as it goes."""
+    """Works through a plan; appends to `samples` as it goes, and to `incorrect` each sample
+    in which the driver caught the allocator doing what it must not."""
 
     def __init__(
         self,
         driver: Driver,
         settings: BenchSettings,
         samples: list[Sample],
+        incorrect: list[str],
         save: Callable[[], None],
     ) -> None:
         self._driver = driver
         self._settings = settings
         self._samples = samples
+        self._incorrect = incorrect
         self._save = save
         self._noise = NoiseMeter()
         self._retries_left = 0
         self._began = time.monotonic()
         self._hung: set[tuple[str, str, int]] = set()
-        self.incorrect: list[str] = []
-        """Samples in which the driver caught the allocator doing what it must not."""
 
     def calibrate_noise(self) -> None:
         """Learns what starting a job costs the engine, from jobs that do nothing."""
@@ -103,7 +108,7 @@ class Bench:
             if answer.outcome.timed_out:
                 self._hung.add(key)
             if answer.incorrect:
-                self.incorrect.append(f"{cell.label}: {sample.error}")
+                self._incorrect.append(f"{cell.label}: {sample.error}")
             if sample.error is not None:
                 return
             attempts.append(sample)

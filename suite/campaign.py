@@ -39,6 +39,9 @@ GENERATIONS = (3, 4, 6)
 HISTORY_TIMEOUT_FACTOR = 4.0
 FILL_TIMEOUT_S = 120.0
 DEFAULT_FILL_TOLERANCE = 0.02
+HANGS_LIMIT = 3
+"""Each hang costs the whole recovery timeout, so fewer of them end an allocator's campaign
+than --max-failures says (which, when 0, holds for hangs too)."""
 ERRORS_LIMIT = 10
 """After so many cases without a verdict, and not one with, the allocator is left alone."""
 
@@ -133,8 +136,7 @@ class Campaign:
     ) -> None:
         """Judges the allocators.  On KeyboardInterrupt, the caller cancels the runner."""
         tallies = [self._open(each, min_heaps.get(each.name, 0)) for each in allocators]
-        total = None if self._settings.cases is None else self._settings.cases * len(tallies)
-        progress.begin(f"fault {FAULT}", total)
+        progress.begin(f"fault {FAULT}", self._total(tallies))
         ahead = self._cases(tallies)
         pool = ThreadPoolExecutor(self._settings.workers, thread_name_prefix="case")
         running: set[Future[_Finished]] = set()
@@ -150,12 +152,23 @@ class Campaign:
                 done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._count(future.result(), progress)
+                progress.resize(self._total(tallies))
                 self._save()
         except BaseException:
             self._driver.runner.cancel_all()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _total(self, tallies: Sequence[_Tally]) -> int | None:
+        """Cases that will have been run in the end, as far as is known now."""
+        cases = self._settings.cases
+        if cases is None:
+            return None
+        return sum(
+            tally.verdict.cases + tally.verdict.errors if tally.closed else cases
+            for tally in tallies
+        )
 
     def _open(self, allocator: Allocator, min_heap: int) -> _Tally:
         verdict = Verdict(
@@ -293,9 +306,8 @@ class Campaign:
                 verdict.cases_dir = self._store.relative_root
                 progress.note(f"{tally.allocator.name}: {kind}: {finished.summary.detail}")
         limit = self._settings.max_failures
-        if limit and verdict.failed >= limit:
-            verdict.stopped_early = True
-            tally.closed = True
+        if limit and (verdict.failed >= limit or verdict.by_kind.get("hang", 0) >= HANGS_LIMIT):
+            self._close(tally)
 
     def _count_error(self, tally: _Tally, error: str, progress: ProgressView) -> None:
         verdict = tally.verdict
@@ -304,8 +316,11 @@ class Campaign:
             verdict.error = error
             progress.note(f"{tally.allocator.name}: no verdict: {error}")
         if verdict.errors >= ERRORS_LIMIT and verdict.cases == 0:
-            verdict.stopped_early = True
-            tally.closed = True
+            self._close(tally)
+
+    def _close(self, tally: _Tally) -> None:
+        tally.verdict.stopped_early = True
+        tally.closed = True
 
 
 def _states(result: dict[str, Any]) -> int:

@@ -147,6 +147,14 @@ def bench(
         typer.Option("--noise-limit", help="Share of the CPUs that others may take; more: repeat."),
     ] = 0.1,
     recovery_timeout: RecoveryTimeoutOption = DEFAULT_RECOVERY_TIMEOUT,
+    job_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--job-timeout",
+            help="A sample that takes longer has hung (default: 30s and more).",
+            metavar="TIME",
+        ),
+    ] = None,
     runner: RunnerOption = "auto",
     pm: PmOption = None,
     seed: SeedOption = None,
@@ -171,6 +179,7 @@ def bench(
         baseline=baseline,
         noise_limit=noise_limit,
         recovery_timeout=recovery_timeout,
+        job_timeout=job_timeout,
         runner=runner,
         pm=pm,
         seed=seed,

@@ -16,6 +16,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -42,6 +43,10 @@ class ProgressView(Protocol):
         """A new phase of `total` steps (None: not known)."""
         ...
 
+    def resize(self, total: int | None) -> None:
+        """The phase has another number of steps than it began with."""
+        ...
+
     def show(self, what: str) -> None:
         """What is being done now."""
         ...
@@ -65,6 +70,9 @@ class _Silent:
     def begin(self, phase: str, total: int | None) -> None:
         pass
 
+    def resize(self, total: int | None) -> None:
+        pass
+
     def show(self, what: str) -> None:
         pass
 
@@ -86,6 +94,9 @@ class _Plain(_Silent):
         self._phase, self._what, self._total, self._done = phase, "", total, 0
         self._began = time.monotonic()
         self._say()
+
+    def resize(self, total: int | None) -> None:
+        self._total = total
 
     def show(self, what: str) -> None:
         self._what = what
@@ -125,7 +136,7 @@ class _Live(_Silent):
             TextColumn("[dim]{task.fields[what]}"),
             console=console,
         )
-        self._task: int | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -137,13 +148,17 @@ class _Live(_Silent):
     def begin(self, phase: str, total: int | None) -> None:
         self._task = self._progress.add_task("", total=total, phase=phase, what="")
 
+    def resize(self, total: int | None) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, total=total)
+
     def show(self, what: str) -> None:
         if self._task is not None:
-            self._progress.update(self._progress.task_ids[-1], what=what)
+            self._progress.update(self._task, what=what)
 
     def advance(self) -> None:
         if self._task is not None:
-            self._progress.advance(self._progress.task_ids[-1])
+            self._progress.advance(self._task)
 
     def note(self, line: str) -> None:
         self._progress.console.print(line, markup=False, highlight=False)

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from scipy import stats
 
 __all__ = ["Estimate", "estimate", "ratio"]
 
@@ -36,12 +34,15 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate | None:
     values and seed give the same interval."""
     if not values:
         return None
-    data = np.asarray(values, dtype=float)
-    middle = float(np.median(data))
-    if len(data) < 2 or float(data.min()) == float(data.max()):
-        return Estimate(middle, middle, middle, len(data))
+    middle = statistics.median(values)
+    if min(values) == max(values):
+        return Estimate(middle, middle, middle, len(values))
+    # Imported here: they take most of a second, and most commands need neither.
+    import numpy as np
+    from scipy import stats
+
     result = stats.bootstrap(
-        (data,),
+        (np.asarray(values, dtype=float),),
         np.median,
         n_resamples=RESAMPLES,
         confidence_level=CONFIDENCE,
@@ -49,7 +50,7 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate | None:
         rng=np.random.default_rng(seed),
     )
     interval = result.confidence_interval
-    return Estimate(middle, float(interval.low), float(interval.high), len(data))
+    return Estimate(middle, float(interval.low), float(interval.high), len(values))
 
 
 def ratio(value: Estimate | None, base: Estimate | None) -> float | None:

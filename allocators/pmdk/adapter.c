@@ -303,6 +303,15 @@ static struct nvc_block pmdk_range(struct nvc_heap *heap)
     return (struct nvc_block){heap->pool, heap->size};
 }
 
+/* Makes libpmemobj take back the runs that have become empty.  By itself it does so
+   when it opens the pool: until then a heap whose small blocks were all freed can
+   refuse a large one for ever.  Defragmentation of no objects is its public way. */
+static int recycle(struct nvc_heap *heap)
+{
+    struct pobj_defrag_result ignored;
+    return pmemobj_defrag(heap->pool, NULL, 0, &ignored);
+}
+
 static int pmdk_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
 {
     PMEMoid *oid = slot;
@@ -310,6 +319,10 @@ static int pmdk_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
         return fail(EINVAL, "alloc_to needs an empty slot and a size");
     }
     if (pmemobj_alloc(heap->pool, oid, size, BLOCK_TYPE, NULL, NULL) == 0) {
+        return 0;
+    }
+    if (errno == ENOMEM && recycle(heap) == 0 &&
+        pmemobj_alloc(heap->pool, oid, size, BLOCK_TYPE, NULL, NULL) == 0) {
         return 0;
     }
     /* EINVAL: above PMEMOBJ_MAX_ALLOC_SIZE, which no heap has room for. */

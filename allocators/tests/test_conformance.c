@@ -309,7 +309,7 @@ static void threads_free_each_others_blocks(void **state)
     }
     struct contract_heap heap = contract_create(&contract);
     static struct handover handover;
-    handover = (struct handover){.heap = &heap, .rounds = 20};
+    handover = (struct handover){.heap = &heap, .rounds = 200};
     pthread_t producer, consumer;
     assert_int_equal(pthread_create(&producer, NULL, produce, &handover), 0);
     assert_int_equal(pthread_create(&consumer, NULL, consume, &handover), 0);
@@ -528,6 +528,33 @@ static void a_full_heap_works_on(void **state)
     contract_close(&heap);
 }
 
+/* Space that small blocks leave serves a large one, in the same process. */
+static void a_drained_heap_serves_large_blocks(void **state)
+{
+    (void)state;
+    struct contract_heap heap = contract_create(&contract);
+    const size_t large = contract.size / 3;
+    contract_alloc(&heap, 0, large); /* a fresh heap serves it, ... */
+    contract_close(&heap);
+    assert_int_equal(unlink(contract.path), 0);
+    heap = contract_create(&contract);
+    for (int round = 0; round < 3; round++) {
+        size_t count = 0;
+        while (count < heap.slots &&
+               heap.adapter->alloc_to(heap.heap, contract_slot(&heap, count),
+                                      200 + count * 37 % 8000) == 0) {
+            count++;
+        }
+        assert_true(count > heap.slots / 4);
+        for (size_t i = 0; i < count; i++) {
+            contract_free(&heap, i);
+        }
+        contract_alloc(&heap, 0, large); /* ... so one that was in use must, too */
+        contract_free(&heap, 0);
+    }
+    contract_close(&heap);
+}
+
 /* What the child has done, as far as it was told: shared memory that outlives it.
    A slot's sequence is 0 while it is empty; `written` is the last sequence whose
    content was persisted.  `busy` is 1 + the slot of the operation in flight. */
@@ -546,26 +573,40 @@ static size_t journalled_size(size_t slot, uint64_t sequence)
     return 1 + draw % (draw % 16 == 0 ? 40000 : 700);
 }
 
+/* In the child, where a failed assertion would run the parent's further tests. */
+static void child_needs(int error, const char *call)
+{
+    if (error != 0) {
+        fprintf(stderr, "%s in the child: %s: %s\n", call, strerror(error),
+                contract.adapter->last_error());
+        _exit(1);
+    }
+}
+
 static void churn_until_killed(struct journal *journal, uint64_t seed)
 {
-    struct contract_heap heap = contract_open(&contract);
+    struct contract_heap heap = {.adapter = contract.adapter};
+    struct nvc_options options = {.extra = ""};
+    child_needs(heap.adapter->open(contract.path, &options, &heap.heap), "open");
+    heap.table = heap.adapter->slots(heap.heap, &heap.slots);
     enter(&heap);
     for (uint64_t n = 1;; n++) {
         size_t i = contract_random(&seed) % JOURNALLED;
         void *slot = contract_slot(&heap, i);
         atomic_store(&journal->busy, i + 1);
         if (atomic_load(&journal->sequence[i]) != 0) {
-            if (heap.adapter->free_from(heap.heap, slot) != 0) {
-                _exit(1);
-            }
+            child_needs(heap.adapter->free_from(heap.heap, slot), "free_from");
             atomic_store(&journal->sequence[i], 0);
             atomic_store(&journal->busy, 0);
         } else {
             uint64_t sequence = (seed & UINT32_MAX) | 1;
             size_t size = journalled_size(i, sequence);
-            if (heap.adapter->alloc_to(heap.heap, slot, size) != 0) {
-                _exit(1);
+            int error = heap.adapter->alloc_to(heap.heap, slot, size);
+            if (error == ENOMEM) { /* fragmented: a legal answer */
+                atomic_store(&journal->busy, 0);
+                continue;
             }
+            child_needs(error, "alloc_to");
             atomic_store(&journal->sequence[i], sequence);
             atomic_store(&journal->busy, 0);
             contract_fill(&heap, contract_read(&heap, i), size, i, sequence);
@@ -671,6 +712,7 @@ int main(int argc, char **argv)
         HEAP_TEST(an_open_heap_is_busy),
         HEAP_TEST(a_closed_heap_keeps_everything),
         HEAP_TEST(a_full_heap_works_on),
+        HEAP_TEST(a_drained_heap_serves_large_blocks),
         HEAP_TEST(a_killed_heap_keeps_what_was_acknowledged),
     };
     const struct CMUnitTest transient[] = {

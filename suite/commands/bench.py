@@ -48,6 +48,7 @@ class BenchOptions:
     baseline: str | None
     noise_limit: float
     recovery_timeout: str
+    job_timeout: str | None
     runner: str
     pm: Path | None
     seed: int | None
@@ -74,6 +75,7 @@ class _Wanted:
     seed: int
     workers: int
     recovery_timeout_s: float
+    job_timeout_s: float | None
 
 
 def bench(options: BenchOptions) -> int:
@@ -92,8 +94,9 @@ def bench(options: BenchOptions) -> int:
         space_for="this bench",
     ) as session:
         parent = results_parent(root, options.out)
+        incorrect: list[str] = []
         with recorded("bench", options.name, parent, session, _config(options, wanted)) as record:
-            incorrect = _measure(session, options, wanted, record)
+            _measure(session, options, wanted, record, incorrect)
     return verdict_of_run(
         record, json_output=options.json_output, baseline=wanted.baseline, incorrect=incorrect
     )
@@ -135,6 +138,9 @@ def _check(root: Path, options: BenchOptions) -> _Wanted:
         seed=seed_or_fresh(options.seed),
         workers=workers,
         recovery_timeout_s=seconds(options.recovery_timeout, "--recovery-timeout"),
+        job_timeout_s=None
+        if options.job_timeout is None
+        else seconds(options.job_timeout, "--job-timeout"),
     )
 
 
@@ -169,9 +175,13 @@ def _config(options: BenchOptions, wanted: _Wanted) -> dict[str, object]:
 
 
 def _measure(
-    session: Session, options: BenchOptions, wanted: _Wanted, record: RunFolder
-) -> list[str]:
-    """Samples, then the campaign; returns what the driver found incorrect on the way."""
+    session: Session,
+    options: BenchOptions,
+    wanted: _Wanted,
+    record: RunFolder,
+    incorrect: list[str],
+) -> None:
+    """Samples, then the campaign; what the driver finds wrong on the way goes to `incorrect`."""
     run: Run = record.run
 
     def save() -> None:
@@ -184,8 +194,9 @@ def _measure(
         latency_s=wanted.profile.latency_s,
         noise_limit=options.noise_limit,
         cpus=tuple(run.environment.usable_cpus),
+        stated_timeout_s=wanted.job_timeout_s,
     )
-    taker = Bench(session.driver, settings, run.samples, save)
+    taker = Bench(session.driver, settings, run.samples, incorrect, save)
     taker.calibrate_noise()
     plan = bench_plan(
         session.allocators, wanted.workloads, wanted.threads, wanted.repeat, wanted.seed
@@ -206,4 +217,3 @@ def _measure(
             Campaign(session.driver, campaign, store, run.verdicts, save).run(
                 judged, session.min_heaps, progress
             )
-    return taker.incorrect

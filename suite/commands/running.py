@@ -73,7 +73,7 @@ def verdict_of_run(
     problem = _problem(folder, incorrect, every_case_counts=every_case_counts)
     if problem is None:
         return 0
-    say(str(problem))
+    say(f"nvcrucible: {problem}")
     return problem.exit_code
 
 

@@ -444,9 +444,11 @@ def _read_build(client: docker.APIClient, image: str) -> Build:
     folder = IMAGE_HOME / "build" / "allocators"
     try:
         chunks, _ = client.get_archive(created["Id"], str(folder))
+        # Read to its end first: the engine can't remove a container that it still reads from.
+        archive = b"".join(chunks)
     finally:
         _remove(client, created["Id"])
-    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as listing:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as listing:
         return _build_of(listing, folder)
 
 

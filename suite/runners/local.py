@@ -41,6 +41,9 @@ STDERR_KEPT = 4096
 STDOUT_LIMIT = 64 * 1024 * 1024
 """A job that prints more than this is broken; it is killed."""
 READ_SIZE = 64 * 1024
+GROUP_END_S = 10.0
+"""Longest wait for killed processes to be gone (one may be stuck in the kernel)."""
+PAUSE_BEFORE_LOOKING = 0.01
 
 
 class _LocalJob:
@@ -130,6 +133,7 @@ class _LocalJob:
             self._kill_group()
             _, status, usage = os.wait4(self._process.pid, 0)
             self._reaped = True
+        _await_end_of_group(self._process.pid)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -140,6 +144,35 @@ class _LocalJob:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - STDERR_KEPT))
             return stream.read().decode("utf-8", "replace").strip()
+
+
+def _await_end_of_group(group: int) -> None:
+    """Returns when no process of a killed group lives.
+
+    SIGKILL takes effect some time after killpg has returned, and only then may
+    the job's folders be removed.  Zombies that nobody has reaped yet don't count.
+    """
+    deadline = time.monotonic() + GROUP_END_S
+    pause = 0.0002
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except (ProcessLookupError, PermissionError):
+            return
+        if pause > PAUSE_BEFORE_LOOKING and not _lives(group):
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+
+
+def _lives(group: int) -> bool:
+    """Whether /proc shows a process of the group that is no zombie."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            state, _parent, its_group = stat.read_text().rsplit(")", 1)[1].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 class _LineSplitter:

@@ -3,14 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from suite.project import project_root
 from suite.runners.base import Argument, Job
 
-__all__ = ["MIB", "Places"]
+__all__ = ["MIB", "Places", "environment_of"]
 
 MIB = 1 << 20
+
+
+def environment_of(allocator: str) -> dict[str, str]:
+    """What the allocator's folder says its processes need."""
+    file = project_root() / "allocators" / allocator / "allocator.yaml"
+    return yaml.safe_load(file.read_text()).get("environment") or {}
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class Places:
         memory_bytes: int | None = 256 * MIB,
         cpus: tuple[int, ...] = (),
         read_only: tuple[Path, ...] = (),
+        preload: tuple[Path, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> Job:
         return Job(
             label=f"test of {Path(program).name}",
@@ -39,6 +51,8 @@ class Places:
             memory_bytes=memory_bytes,
             cpus=cpus,
             read_only=read_only,
+            preload=preload,
+            environment=environment or {},
         )
 
     def shell(self, script: str, **limits: object) -> Job:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import docker
 import pytest
 
-from places import Places
+from places import Places, environment_of
 from suite.errors import EnvironmentMissing
 from suite.images import TARGETS
 from suite.runners.docker import OWNER_LABEL, DockerRunner, connect
@@ -219,7 +219,8 @@ def test_the_build_is_that_of_the_image(runner: DockerRunner, places: Places) ->
     assert {"nvmalloc", "pmdk", "jemalloc", "mimalloc", "tcmalloc", "glibc"} <= set(build.adapters)
     for name, adapter in build.adapters.items():
         lines: list[str] = []
-        job = places.job(build.nvdrive, "info", "--adapter", adapter)
+        arguments = ("info", "--adapter", adapter)
+        job = places.job(build.nvdrive, *arguments, environment=environment_of(name))
         outcome = runner.start(job).wait(lines.append)
         assert outcome.ok, (name, outcome.explain(), outcome.stderr_tail, lines)
         assert f'"name":"{name}"' in lines[-1]

@@ -71,11 +71,11 @@ class Campaign:
         )
 
     def replay(self, work: Path) -> dict[str, Any]:
-        """Verifies a copy of a case's evidence, as its ``replay.json`` says."""
+        """Shows a case again, as its ``replay.json`` says, on copies of its evidence."""
         case = json.loads((work / "replay.json").read_text(encoding="utf-8"))
-        if case["arguments"][0] != "verify":
-            raise CampaignError(f"not to be replayed by verify: {case}")
         with tempfile.TemporaryDirectory(dir=self.nvm) as folder:
+            if case["arguments"][0] == "history":
+                return self.run([*case["arguments"], "--dir", folder, "--work", f"{folder}/work"])
             heap, journal = Path(folder) / "heap", Path(folder) / "journal"
             shutil.copyfile(work / case["heap"], heap)
             shutil.copyfile(work / case["journal"], journal)
@@ -133,7 +133,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=20.0, help="seconds of one step")
     options = parser.parse_args()
-    shared_memory = Path("/dev/shm")
+    # tmpfs stands in for the NVM; a temporary folder is made in it.
+    shared_memory = Path("/dev/shm")  # noqa: S108
     parent = shared_memory if shared_memory.is_dir() else None
     with (
         tempfile.TemporaryDirectory(dir=parent, prefix="known-bad-") as nvm,
@@ -145,15 +146,13 @@ def main() -> int:
         try:
             expected = expected_verdicts(options.folder)
             if expected:
-                said = require_catch(
-                    campaign, expected, options.cases, options.replays, Path(work)
-                )
+                said = require_catch(campaign, expected, options.cases, options.replays, Path(work))
             else:
                 said = require_pass(campaign, options.cases, Path(work))
         except CampaignError as error:
-            print(f"{options.adapter.stem}: {error}", file=sys.stderr)
+            sys.stderr.write(f"{options.adapter.stem}: {error}\n")
             return 1
-    print(f"{options.adapter.stem}: {said}")
+    sys.stdout.write(f"{options.adapter.stem}: {said}\n")
     return 0
 
 

@@ -60,7 +60,9 @@ class Project:
             )
         )
         (folder / "adapter.c").write_text("")
-        target = self.build / "allocators" / f"{name}.so" if outside is None else folder / "adapter.so"
+        target = (
+            self.build / "allocators" / f"{name}.so" if outside is None else folder / "adapter.so"
+        )
         target.write_text(json.dumps(behaviour))
         return folder
 
@@ -84,7 +86,9 @@ class Project:
 
     def bench(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """A short bench with the local runner."""
-        return self.run("bench", *self.common(), "--profile", "quick", "-t", "1", *arguments, **options)
+        return self.run(
+            "bench", *self.common(), "--profile", "quick", "-t", "1", *arguments, **options
+        )
 
     def fault(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         return self.run("fault", *self.common(), *arguments, **options)

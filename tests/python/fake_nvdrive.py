@@ -44,7 +44,14 @@ def misbehave(behaviour: str) -> None:
     elif behaviour == "silent":
         sys.exit(0)
     elif behaviour == "error":
-        emit({"type": "error", "where": "create", "error": "ENOMEM", "message": "no space in the heap"})
+        emit(
+            {
+                "type": "error",
+                "where": "create",
+                "error": "ENOMEM",
+                "message": "no space in the heap",
+            }
+        )
         sys.exit(3)
     elif behaviour == "incorrect":
         emit({"type": "error", "where": "bench", "message": "a block was handed out twice"})
@@ -158,7 +165,17 @@ COMMANDS = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=COMMANDS)
-    texts = ["adapter", "options", "heap", "heap-size", "workload", "cpus", "dir", "work", "journal"]
+    texts = [
+        "adapter",
+        "options",
+        "heap",
+        "heap-size",
+        "workload",
+        "cpus",
+        "dir",
+        "work",
+        "journal",
+    ]
     for name in texts:
         parser.add_argument(f"--{name}")
     numbers = ["threads", "slots", "generations", "fill-baseline", "seed"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from suite.allocators import Allocator, AllocatorFile
 from suite.plan import bench_plan, derive_seed
 from suite.workloads import Workload
@@ -49,7 +50,9 @@ def test_rivals_follow_each_other_on_the_same_requests(seed: int) -> None:
     plan = bench_plan(ALLOCATORS, WORKLOADS, [1, 2], 3, seed)
     runs = [
         (key, list(cells))
-        for key, cells in groupby(plan, lambda cell: (cell.repeat, cell.workload.name, cell.threads))
+        for key, cells in groupby(
+            plan, lambda cell: (cell.repeat, cell.workload.name, cell.threads)
+        )
     ]
     assert len(runs) == 3 * 2 * 2
     for _, cells in runs:

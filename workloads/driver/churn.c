@@ -50,16 +50,13 @@ static void unlock(struct churn *churn, uint32_t id)
 }
 
 /* The first complaint counts; all threads stop. */
-static void complain(struct churn *churn, uint32_t id, const char *doing, size_t size,
-                     int error)
+static void complain(struct churn *churn, int error, const char *doing, const char *where)
 {
     struct nvd_subject *subject = churn->subject;
     pthread_mutex_lock(&churn->finding_lock);
     if (churn->finding->verdict == NVD_VERDICT_OK)
-        nvd_accuse(churn->finding, NVD_VERDICT_UNUSABLE,
-                   "%s %s (%zu bytes) failed: %s (%s)", doing,
-                   nvd_journal_name(&subject->journal, id), size, strerror(error),
-                   subject->adapter->last_error());
+        nvd_accuse(churn->finding, NVD_VERDICT_UNUSABLE, "%s %s failed: %s (%s)", doing,
+                   where, strerror(error), subject->adapter->last_error());
     pthread_mutex_unlock(&churn->finding_lock);
     atomic_store(&churn->stop, true);
 }
@@ -118,7 +115,8 @@ static void fill_slot(struct worker *worker, uint32_t id)
         return;
     }
     if (error != 0) {
-        complain(worker->churn, id, "allocating to", size, error);
+        complain(worker->churn, error, "allocating to",
+                 nvd_journal_name(&subject->journal, id));
         return;
     }
     bool container = !nvd_journal_is_inner(&subject->journal, id) &&
@@ -132,7 +130,8 @@ static void empty_slot(struct worker *worker, uint32_t id)
 {
     int error = nvd_subject_free(worker->churn->subject, worker->index, id);
     if (error != 0)
-        complain(worker->churn, id, "freeing", 0, error);
+        complain(worker->churn, error, "freeing",
+                 nvd_journal_name(&worker->churn->subject->journal, id));
 }
 
 /* Under the container's lock: frees it with what is in it, or as much of that
@@ -223,7 +222,7 @@ static void *enter_and_work(void *argument)
     const struct nvc_adapter *adapter = subject->adapter;
     int error = adapter->thread_enter != NULL ? adapter->thread_enter(subject->heap) : 0;
     if (error != 0) {
-        complain(worker->churn, 0, "entering a thread near", 0, error);
+        complain(worker->churn, error, "entering", "a thread");
         return NULL;
     }
     work(worker);

@@ -22,6 +22,7 @@
 #define THREADS_MAX     1024
 #define ASSIGNMENTS_MAX 64
 #define CPUS_MAX        4096
+#define SECONDS_MAX     1e6 /* of a window */
 
 _Static_assert(THREADS_MAX < NVD_EVENT_THREADS, "every worker gets a tracker");
 
@@ -88,6 +89,11 @@ static const struct option options[] = {
     {0},
 };
 
+static bool take_seconds(const char *text, double *seconds)
+{
+    return nvd_parse_seconds(text, seconds) && *seconds <= SECONDS_MAX;
+}
+
 /* Whether the option's value could be taken. */
 static bool take_option(struct arguments *to, int option, const char *value)
 {
@@ -118,11 +124,11 @@ static bool take_option(struct arguments *to, int option, const char *value)
     case OPTION_SEED:
         return nvd_parse_u64(value, 0, UINT64_MAX, &to->seed);
     case OPTION_WARMUP:
-        return nvd_parse_seconds(value, &to->warmup);
+        return take_seconds(value, &to->warmup);
     case OPTION_SECONDS:
-        return nvd_parse_seconds(value, &to->seconds) && to->seconds > 0;
+        return take_seconds(value, &to->seconds) && to->seconds > 0;
     case OPTION_LATENCY:
-        return nvd_parse_seconds(value, &to->latency_seconds);
+        return take_seconds(value, &to->latency_seconds);
     case OPTION_OBSERVE:
         return to->observe = true;
     case OPTION_KEEP:

@@ -49,6 +49,7 @@
 #define BATCHES_MAX 4096u
 #define THREADS_MAX 64u
 #define CPUS_MAX    4096
+#define SECONDS_MAX 1e6
 
 _Static_assert(LINES >= 256, "no line is written again within 256");
 _Static_assert(LINES % 8 == 0, "flush8 takes whole groups");
@@ -418,7 +419,7 @@ static int parse(int argc, char **argv, struct arguments *to)
         if (option == 'd')
             to->dir = optarg;
         else if (option == 's')
-            good = nvd_parse_seconds(optarg, &to->seconds);
+            good = nvd_parse_seconds(optarg, &to->seconds) && to->seconds <= SECONDS_MAX;
         else if (option == 't')
             good = nvd_parse_u64(optarg, 1, THREADS_MAX, &to->threads);
         else

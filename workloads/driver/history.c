@@ -104,8 +104,10 @@ static enum nvd_step measure_baseline(struct nvd_history *history)
     }
     if (event == NVD_CHILD_LINE)
         nvd_emit(document); /* its own error line */
-    nvd_emit_error("fill", 0, "no baseline: a fresh heap could not be filled%s",
-                   event == NVD_CHILD_TIMEOUT ? " in time" : "");
+    else
+        nvd_emit_error("fill", 0, "no baseline: filling a fresh heap %s",
+                       event == NVD_CHILD_TIMEOUT ? "did not end in time"
+                                                  : "ended the process");
     return NVD_STEP_ENVIRONMENT;
 }
 
@@ -131,7 +133,14 @@ enum nvd_step nvd_history_begin(struct nvd_history *history)
         !join(history->journal, options->work, "journal") ||
         !join(history->journal_before, options->work, "journal.before"))
         return environment("dir", ENAMETOOLONG, options->dir);
-    unlink(history->journal); /* of a case that was interrupted */
+    /* Of a case that failed, or was interrupted, in the same folder. */
+    static const char *const leftovers[] = {"journal", "journal.before", "heap.before",
+                                            "replay.json"};
+    for (size_t i = 0; i < sizeof leftovers / sizeof leftovers[0]; i++) {
+        char path[NVD_PATH_MAX];
+        if (join(path, options->work, leftovers[i]))
+            unlink(path);
+    }
     history->baseline = options->fill_baseline;
     return history->baseline != 0 ? NVD_STEP_DONE : measure_baseline(history);
 }

@@ -63,6 +63,9 @@ static bool open_and_inspect(struct nvd_subject *subject,
     enter_phase(subject, recovery, NVD_PHASE_INSPECT);
     bool sound = nvd_survey_judge(subject, &recovery->live_blocks, &recovery->live_bytes,
                                   &recovery->finding);
+    struct nvc_stats stats;
+    subject->adapter->stats(subject->heap, &stats);
+    recovery->uncounted = stats.live_bytes - recovery->live_bytes;
     /* Also of a heap that was found wanting: whether check agrees is a finding. */
     if (!sound && subject->adapter->check != NULL)
         recovery->preliminary(recovery);
@@ -100,25 +103,23 @@ static bool work_again(struct nvd_subject *subject, uint64_t seed,
     return nvd_second_workload(subject, seed, &recovery->finding);
 }
 
-/* After everything is freed: nothing in the slots and the walk, and nothing in
-   the allocator's own count where it keeps one. */
+/* After everything is freed: nothing in the slots and the walk, and the
+   allocator's own count, where it keeps one, has gone down by as much. */
 static bool judge_empty(struct nvd_subject *subject, struct nvd_recovery *recovery)
 {
     struct nvc_stats stats;
     if (!nvd_survey_judge(subject, NULL, NULL, &recovery->finding))
         return false;
     subject->adapter->stats(subject->heap, &stats);
-    if (stats.live_bytes != 0 && stats.live_bytes != UINT64_MAX)
+    if (stats.live_bytes != recovery->uncounted && stats.live_bytes != UINT64_MAX)
         return nvd_accuse(&recovery->finding, NVD_VERDICT_LEAK,
-                          "everything is freed and the allocator counts %" PRIu64
-                          " live bytes",
-                          stats.live_bytes);
+                          "everything is freed; of the bytes that the allocator counts "
+                          "as live, %" PRId64 " more than before are in no slot",
+                          (int64_t)(stats.live_bytes - recovery->uncounted));
     return true;
 }
 
-static bool fill_and_compare(struct nvd_subject *subject,
-                             const struct nvd_fault_options *options,
-                             struct nvd_recovery *recovery)
+static bool fill(struct nvd_subject *subject, struct nvd_recovery *recovery)
 {
     struct nvd_brim brim;
     enter_phase(subject, recovery, NVD_PHASE_FILL);
@@ -126,14 +127,41 @@ static bool fill_and_compare(struct nvd_subject *subject,
         return false;
     recovery->filled = true;
     recovery->filled_bytes = brim.bytes;
+    return judge_empty(subject, recovery);
+}
+
+/*
+ * Point 3 without a walk.  What is missing at once but there after a clean
+ * reopen was held back for other sizes in DRAM or in empty slabs: fragmentation,
+ * which the report shows, not a leak.  Filling after a reopen only would never
+ * show it; accusing at once would accuse allocators that leak nothing.
+ */
+static bool fill_and_compare(struct nvd_subject *subject,
+                             const struct nvd_fault_options *options,
+                             struct nvd_recovery *recovery)
+{
     double least = (double)options->fill_baseline * (1.0 - options->fill_tolerance);
-    if (options->fill_baseline == 0 || (double)brim.bytes >= least)
+    if (!fill(subject, recovery))
+        return false;
+    uint64_t at_once = recovery->filled_bytes;
+    if ((double)at_once >= least)
         return true;
+    if (!close_heap(subject, recovery))
+        return false;
+    enter_phase(subject, recovery, NVD_PHASE_REOPEN);
+    if (!nvd_subject_open(subject, options->heap, &recovery->finding) ||
+        !fill(subject, recovery))
+        return false;
+    if ((double)recovery->filled_bytes >= least) {
+        recovery->retained_bytes = recovery->filled_bytes - at_once;
+        return true;
+    }
     return nvd_accuse(
-        &recovery->finding, brim.bytes == 0 ? NVD_VERDICT_UNUSABLE : NVD_VERDICT_LEAK,
-        "after everything was freed %" PRIu64
-        " bytes could be allocated; a fresh heap gives %" PRIu64 " (tolerance %g)",
-        brim.bytes, options->fill_baseline, options->fill_tolerance);
+        &recovery->finding,
+        recovery->filled_bytes == 0 ? NVD_VERDICT_UNUSABLE : NVD_VERDICT_LEAK,
+        "after everything was freed %" PRIu64 " bytes could be allocated (%" PRIu64
+        " after a reopen); a fresh heap gives %" PRIu64 " (tolerance %g)",
+        at_once, recovery->filled_bytes, options->fill_baseline, options->fill_tolerance);
 }
 
 static bool finish_for_good(struct nvd_subject *subject,
@@ -141,12 +169,10 @@ static bool finish_for_good(struct nvd_subject *subject,
                             struct nvd_recovery *recovery)
 {
     enter_phase(subject, recovery, NVD_PHASE_DRAIN);
-    if (!nvd_free_everything(subject, options->seed, &recovery->finding) ||
-        !judge_empty(subject, recovery))
-        return false;
-    if (!fill_and_compare(subject, options, recovery) || !judge_empty(subject, recovery))
-        return false;
-    return work_again(subject, options->seed + 1, recovery) &&
+    return nvd_free_everything(subject, options->seed, &recovery->finding) &&
+           judge_empty(subject, recovery) &&
+           fill_and_compare(subject, options, recovery) &&
+           work_again(subject, options->seed + 1, recovery) &&
            close_and_reopen(subject, options, recovery);
 }
 

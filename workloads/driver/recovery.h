@@ -34,8 +34,12 @@ struct nvd_recovery {
     uint64_t live_blocks, live_bytes; /* just after recovery */
     uint32_t resolved;                /* operations that were in flight */
     double recovery_ms;               /* of open(); negative: not reached */
+    uint64_t uncounted; /* what the allocator counts as live beyond the slots'
+                           blocks, e.g. the slot table (modulo 2^64) */
     bool filled;
-    uint64_t filled_bytes;
+    uint64_t filled_bytes;   /* in the end */
+    uint64_t retained_bytes; /* missing at the first fill and there after a reopen:
+                                cached for other sizes, not leaked */
     /* Called with a finding before the allocator's check is asked about a heap
        that is known to be broken, which it may not survive. */
     void (*preliminary)(const struct nvd_recovery *recovery);

@@ -2,9 +2,8 @@
 /*
  * verdict.h - what a fault case can end in, and in which step.
  *
- * When several kinds apply, the one nearest to the root cause is reported; the
- * order is that of the enum from NVD_LOST down (docs/sigkill-campaign.md says
- * why), and a process that crashed or hangs can't be asked further.
+ * When several kinds apply, the one nearest to the root cause is reported:
+ * docs/sigkill-campaign.md has the order of the questions, oracle.h the reason.
  */
 #ifndef NVD_VERDICT_H
 #define NVD_VERDICT_H

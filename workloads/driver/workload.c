@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "driver.h"
@@ -23,6 +24,11 @@ static struct nvd_workload *registry;
 
 void nvd_workload_register(struct nvd_workload *workload)
 {
+    if (workload->parameter_count > NVD_PARAMETERS_MAX) {
+        fprintf(stderr, "nvdrive: workload %s has %zu parameters, at most %d fit\n",
+                workload->name, workload->parameter_count, NVD_PARAMETERS_MAX);
+        abort();
+    }
     struct nvd_workload **link = &registry;
     while (*link != NULL && strcmp((*link)->name, workload->name) < 0)
         link = &(*link)->next;

@@ -3,19 +3,19 @@
  * vmem: a resource arena allocator.
  *
  * An arena hands out ranges [address, address + size) of integers: memory addresses, page
- * numbers, offsets into a heap file, identifiers. It never touches what the integers stand
- * for. The interface follows J. Bonwick and J. Adams, "Magazines and Vmem", USENIX 2001;
- * the theory of this implementation opens src/vmem.c.
+ * numbers, offsets into a heap file, identifiers. It never touches what the integers
+ * stand for. The interface follows J. Bonwick and J. Adams, "Magazines and Vmem", USENIX
+ * 2001; the theory of this implementation opens src/vmem.c.
  *
  * Conventions that hold for every function here
  *  - Addresses travel as `void *` and sizes as `size_t`, in units of 1. All of an arena's
  *    addresses and sizes are multiples of its quantum, a power of two.
  *  - Address 0 cannot be managed, since NULL means failure: vmem_add() and vmem_create()
  *    refuse a range that starts there (EINVAL). Number pages and identifiers from 1.
- *  - An allocation that cannot be satisfied returns NULL with errno: ENOMEM (nothing fits),
- *    EINVAL (impossible arguments: size 0, an alignment that is no power of two, bounds
- *    closer together than the size, ...).
- *    EINVAL never sleeps and changes nothing; ENOMEM changes counters only.
+ *  - An allocation that cannot be satisfied returns NULL with errno: ENOMEM (nothing
+ * fits), EINVAL (impossible arguments: size 0, an alignment that is no power of two,
+ * bounds closer together than the size, ...). EINVAL never sleeps and changes nothing;
+ * ENOMEM changes counters only.
  *  - Freeing what is not allocated, or with another size, is proven misuse: the process
  *    aborts with a message that names arena, address, what was found and what expected.
  *  - Import and return functions run under no arena's lock. They may use arenas, but not
@@ -41,8 +41,9 @@ typedef struct vmem vmem_t;
 typedef void *vmem_alloc_t(vmem_t *source, size_t size, int vmflag);
 typedef void vmem_free_t(vmem_t *source, void *addr, size_t size);
 /*
- * The import function of vmem_xcreate(): may give more than *size (it then stores the true
- * size, a multiple of the arena's quantum), at an address that is a multiple of `align`.
+ * The import function of vmem_xcreate(): may give more than *size (it then stores the
+ * true size, a multiple of the arena's quantum), at an address that is a multiple of
+ * `align`.
  */
 typedef void *vmem_ximport_t(vmem_t *source, size_t *size, size_t align, int vmflag);
 
@@ -56,9 +57,11 @@ typedef void *vmem_ximport_t(vmem_t *source, size_t *size, size_t align, int vmf
 #define VM_NEXTFIT  0x0400 /* the first at or after the end of the last VM_NEXTFIT one */
 
 /* Per arena, at creation. */
-#define VMC_POPULATOR  0x10000 /* lies on the path by which vmem feeds itself; see vmem.c, 8 */
+#define VMC_POPULATOR                                                                    \
+    0x10000 /* lies on the path by which vmem feeds itself; see vmem.c, 8 */
 #define VMC_NO_QCACHE  0x20000 /* no quantum caches, whatever qcache_max says */
-#define VMC_IDENTIFIER 0x40000 /* the integers are not memory: shown so by vmem_dump() */
+#define VMC_IDENTIFIER 0x40000 /* the integers are not memory: shown so by vmem_dump()   \
+                                */
 
 /* Segment types, for vmem_walk() and vmem_size(). */
 #define VMEM_ALLOC     0x01
@@ -66,53 +69,53 @@ typedef void *vmem_ximport_t(vmem_t *source, size_t *size, size_t align, int vmf
 #define VMEM_SPAN      0x10
 #define VMEM_REENTRANT 0x40000000 /* vmem_walk(): call back without the arena's lock */
 
-#define VMEM_NAMELEN    30 /* bytes, terminating NUL included; longer names are cut */
+#define VMEM_NAMELEN     30 /* bytes, terminating NUL included; longer names are cut */
 #define VMEM_NQCACHE_MAX 16
 
 /* Counters. Totals are in the arena's units; the others count events since creation. */
 typedef struct vmem_kstat {
-    uint64_t vk_mem_inuse;        /* allocated now (a quantum cache's slabs count whole) */
-    uint64_t vk_mem_import;       /* imported from the source now */
-    uint64_t vk_mem_total;        /* sum of all spans now */
-    uint32_t vk_source_id;        /* vmem_id() of the source arena, 0 if there is none */
-    uint64_t vk_alloc;            /* allocations that succeeded */
-    uint64_t vk_free;             /* frees */
-    uint64_t vk_wait;             /* times an allocation went to sleep */
-    uint64_t vk_fail;             /* allocations that failed (ENOMEM), induced ones included */
-    uint64_t vk_lookup;           /* look-ups in the allocated-segment hash */
-    uint64_t vk_search;           /* free segments examined beyond an instant fit */
-    uint64_t vk_populate_wait;    /* waits for segment structures */
-    uint64_t vk_populate_fail;    /* failures to get segment structures */
-    uint64_t vk_contains;         /* vmem_contains() calls */
-    uint64_t vk_contains_search;  /* spans they examined */
+    uint64_t vk_mem_inuse;  /* allocated now (a quantum cache's slabs count whole) */
+    uint64_t vk_mem_import; /* imported from the source now */
+    uint64_t vk_mem_total;  /* sum of all spans now */
+    uint32_t vk_source_id;  /* vmem_id() of the source arena, 0 if there is none */
+    uint64_t vk_alloc;      /* allocations that succeeded */
+    uint64_t vk_free;       /* frees */
+    uint64_t vk_wait;       /* times an allocation went to sleep */
+    uint64_t vk_fail;       /* allocations that failed (ENOMEM), induced ones included */
+    uint64_t vk_lookup;     /* look-ups in the allocated-segment hash */
+    uint64_t vk_search;     /* free segments examined beyond an instant fit */
+    uint64_t vk_populate_wait;   /* waits for segment structures */
+    uint64_t vk_populate_fail;   /* failures to get segment structures */
+    uint64_t vk_contains;        /* vmem_contains() calls */
+    uint64_t vk_contains_search; /* spans they examined */
 } vmem_kstat_t;
 
 /*
  * Set the allocator up with a heap of the caller's own, from which all of vmem's and the
  * object caches' structures come (memory that may be written, quantum >= 4096). Optional;
- * at most once, and before anything else: the first vmem_create() otherwise sets up a heap
- * that mmap()s. `parent_name` may be NULL: no parent arena. The heap gets the range
+ * at most once, and before anything else: the first vmem_create() otherwise sets up a
+ * heap that mmap()s. `parent_name` may be NULL: no parent arena. The heap gets the range
  * [heap_start, heap_start + heap_size) if heap_size > 0 and imports with heap_alloc /
  * heap_free from the parent (with vmem_alloc / vmem_free if they are NULL and a parent is
  * given); the parent imports with parent_alloc / parent_free from nowhere (source NULL).
  * All arguments NULL or 0: the default heap. Returns the heap arena; NULL and EBUSY if
  * already set up otherwise, EINVAL for impossible arguments.
  */
-vmem_t *vmem_init(const char *parent_name, size_t parent_quantum, vmem_alloc_t *parent_alloc,
-                  vmem_free_t *parent_free, const char *heap_name, void *heap_start,
-                  size_t heap_size, size_t heap_quantum, vmem_alloc_t *heap_alloc,
-                  vmem_free_t *heap_free);
+vmem_t *vmem_init(const char *parent_name, size_t parent_quantum,
+                  vmem_alloc_t *parent_alloc, vmem_free_t *parent_free,
+                  const char *heap_name, void *heap_start, size_t heap_size,
+                  size_t heap_quantum, vmem_alloc_t *heap_alloc, vmem_free_t *heap_free);
 
 /*
  * Create an arena. [base, base + size) is its first span (size 0: none yet). When it runs
- * out it imports afunc(source, ...) and gives each imported span back with ffunc as soon as
- * all of it is free again; afunc NULL: never imports. Allocations of up to qcache_max (at
- * most 16 quanta; 0: none) are served by quantum caches. vmflag: VM_* | VMC_*.
+ * out it imports afunc(source, ...) and gives each imported span back with ffunc as soon
+ * as all of it is free again; afunc NULL: never imports. Allocations of up to qcache_max
+ * (at most 16 quanta; 0: none) are served by quantum caches. vmflag: VM_* | VMC_*.
  * Returns NULL with EINVAL or ENOMEM. The caller owns the arena: vmem_destroy().
  */
 vmem_t *vmem_create(const char *name, void *base, size_t size, size_t quantum,
-                    vmem_alloc_t *afunc, vmem_free_t *ffunc, vmem_t *source, size_t qcache_max,
-                    int vmflag);
+                    vmem_alloc_t *afunc, vmem_free_t *ffunc, vmem_t *source,
+                    size_t qcache_max, int vmflag);
 /* The same with an import function that knows alignment and may give more than asked. */
 vmem_t *vmem_xcreate(const char *name, void *base, size_t size, size_t quantum,
                      vmem_ximport_t *afunc, vmem_free_t *ffunc, vmem_t *source,
@@ -126,9 +129,9 @@ vmem_t *vmem_xcreate(const char *name, void *base, size_t size, size_t quantum,
 size_t vmem_destroy(vmem_t *vmp);
 
 /*
- * Allocate `size`, rounded up to the quantum. Sizes up to qcache_max come from the quantum
- * caches, where a policy flag has no meaning; use vmem_xalloc() where it must have.
- * Free with vmem_free() and the same size.
+ * Allocate `size`, rounded up to the quantum. Sizes up to qcache_max come from the
+ * quantum caches, where a policy flag has no meaning; use vmem_xalloc() where it must
+ * have. Free with vmem_free() and the same size.
  */
 void *vmem_alloc(vmem_t *vmp, size_t size, int vmflag);
 void vmem_free(vmem_t *vmp, void *addr, size_t size);
@@ -138,10 +141,10 @@ void vmem_free(vmem_t *vmp, void *addr, size_t size);
  *   addr % align == phase      (align 0: the quantum; a power of two; phase < align)
  *   [addr, addr + size) crosses no multiple of nocross  (0: no such rule; a power of two)
  *   minaddr <= addr, addr + size <= maxaddr             (maxaddr NULL: no upper bound)
- * All of them multiples of the quantum. A request with minaddr or maxaddr never imports: a
- * source can't be told the bounds. A fixed address is minaddr = addr, maxaddr = addr + size;
- * carving a fresh arena at ascending fixed addresses is O(1) a piece with VM_NEXTFIT.
- * Free with vmem_xfree() and the same size.
+ * All of them multiples of the quantum. A request with minaddr or maxaddr never imports:
+ * a source can't be told the bounds. A fixed address is minaddr = addr, maxaddr = addr +
+ * size; carving a fresh arena at ascending fixed addresses is O(1) a piece with
+ * VM_NEXTFIT. Free with vmem_xfree() and the same size.
  */
 void *vmem_xalloc(vmem_t *vmp, size_t size, size_t align, size_t phase, size_t nocross,
                   void *minaddr, void *maxaddr, int vmflag);
@@ -158,16 +161,18 @@ void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag);
 bool vmem_contains(vmem_t *vmp, const void *addr, size_t size);
 
 /*
- * Call func(arg, start, size) for every segment of the types in `typemask`, in the arena's
- * order: spans as they were added, within a span by address. Under the arena's lock: func
- * may not call into this arena. With VMEM_REENTRANT it may (the lock is dropped around each
- * call); then every segment that exists unchanged from start to end of the walk is reported
- * exactly once, one that appears or changes meanwhile at most once at each address.
+ * Call func(arg, start, size) for every segment of the types in `typemask`, in the
+ * arena's order: spans as they were added, within a span by address. Under the arena's
+ * lock: func may not call into this arena. With VMEM_REENTRANT it may (the lock is
+ * dropped around each call); then every segment that exists unchanged from start to end
+ * of the walk is reported exactly once, one that appears or changes meanwhile at most
+ * once at each address.
  */
 typedef void vmem_walker_t(void *arg, void *start, size_t size);
 void vmem_walk(vmem_t *vmp, int typemask, vmem_walker_t *func, void *arg);
 
-/* Sum of the segments of the types VMEM_ALLOC, VMEM_FREE, or both (or VMEM_SPAN). O(1). */
+/* Sum of the segments of the types VMEM_ALLOC, VMEM_FREE, or both (or VMEM_SPAN). O(1).
+ */
 size_t vmem_size(vmem_t *vmp, int typemask);
 
 /* Make sure that the next operation finds its segment structures; false: ENOMEM. */
@@ -220,8 +225,9 @@ typedef struct vmem_info {
 } vmem_info_t;
 
 /*
- * Call func for every arena, each source before those that import from it (depth first, by
- * id). No lock is held during a call: func may use arenas, create and destroy included.
+ * Call func for every arena, each source before those that import from it (depth first,
+ * by id). No lock is held during a call: func may use arenas, create and destroy
+ * included.
  */
 typedef void vmem_visitor_t(const vmem_info_t *info, void *arg);
 void vmem_visit(vmem_visitor_t *func, void *arg);
@@ -229,8 +235,8 @@ void vmem_visit(vmem_visitor_t *func, void *arg);
 void vmem_dump(FILE *out);
 
 /*
- * Check every invariant of the arena (vmem.c, 3). O(segments). Returns true, or false with
- * the broken one described in `why` (NUL-terminated, cut to `len`).
+ * Check every invariant of the arena (vmem.c, 3). O(segments). Returns true, or false
+ * with the broken one described in `why` (NUL-terminated, cut to `len`).
  */
 bool vmem_check(vmem_t *vmp, char *why, size_t len);
 

@@ -9,32 +9,23 @@
 #ifndef NVM_ALLOC_H
 #define NVM_ALLOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "tcache.h"
 
-/* A block that nobody else can get, and that is not live. */
-struct nvm_reservation {
-    uint64_t offset;
-    uint64_t bytes;               /* usable */
-    uint32_t unit;                /* of the chunk entry: slab or extent head */
-    uint32_t generation;          /* that the block's record must bear */
-    struct nvm_block_place place; /* of a slab block */
-    uint8_t extent;               /* 1: an extent */
-};
-
-/* 0 or ENOMEM. size: 0 counts as 1. */
-int nvm_reserve_block(struct nvm_tcache *tcache, size_t size,
-                      struct nvm_reservation *reservation);
+/* A block that nobody else can get, and that is not live; 0 or ENOMEM.
+   size: 0 counts as 1. */
+int nvm_reserve_block(struct nvm_tcache *tcache, size_t size, struct nvm_block *block);
 /* Makes the block live and *dest refer to it; durable and atomic on return. */
-void nvm_commit_block(struct nvm_tcache *tcache,
-                      const struct nvm_reservation *reservation, nvm_ref *dest);
-void nvm_cancel_block(struct nvm_tcache *tcache,
-                      const struct nvm_reservation *reservation);
+void nvm_commit_block(struct nvm_tcache *tcache, struct nvm_block block, nvm_ref *dest);
+void nvm_cancel_block(struct nvm_tcache *tcache, struct nvm_block block);
 
-/* Whether ref names a live block; if so, fills in everything. */
-bool nvm_find_block(const struct nvm_heap *heap, nvm_ref ref,
-                    struct nvm_reservation *block);
+/* Whether ref names a live block; if so, its coordinates. */
+bool nvm_find_block(const struct nvm_heap *heap, nvm_ref ref, struct nvm_block *block);
+
+/* Usable bytes of a block that is live or reserved. */
+uint64_t nvm_block_bytes(const struct nvm_heap *heap, struct nvm_block block);
 
 #endif

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <sched.h>
 
+#include "block.h"
 #include "dram.h"
-#include "heap.h"
 
 #define ARENAS_MAX 16u
 #define EMPTY_KEPT 1u
@@ -101,8 +101,8 @@ void nvm_arena_scan(struct nvm_heap *heap, uint32_t unit)
 }
 
 /* Takes from what the bin has; no new slab. */
-static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin, uint64_t *offsets,
-                         unsigned want)
+static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin,
+                         struct nvm_block *blocks, unsigned want)
 {
     unsigned taken = 0;
     while (taken < want) {
@@ -112,7 +112,7 @@ static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin, uint64_t *o
         if (slab == NULL)
             break;
         bin->empty -= is_empty(slab);
-        taken += nvm_slab_take(heap, slab, offsets + taken, want - taken);
+        taken += nvm_slab_take(heap, slab, blocks + taken, want - taken);
         if (slab->free == 0) {
             list_remove(&bin->partial, slab);
             slab->state = NVM_SLAB_FULL;
@@ -123,19 +123,19 @@ static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin, uint64_t *o
 
 /* The same, with a new slab if the bin has nothing. */
 static unsigned bin_take_or_provision(struct nvm_heap *heap, struct nvm_persist *persist,
-                                      uint32_t arena, unsigned klass, uint64_t *offsets,
-                                      unsigned want)
+                                      uint32_t arena, unsigned klass,
+                                      struct nvm_block *blocks, unsigned want)
 {
     struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
     pthread_mutex_lock(&bin->lock);
-    unsigned taken = bin_take(heap, bin, offsets, want);
+    unsigned taken = bin_take(heap, bin, blocks, want);
     if (taken == 0) {
         struct nvm_slab *slab = nvm_slab_provision(heap, persist, klass);
         if (slab != NULL) {
             slab->arena = (uint16_t)arena;
             list_push(&bin->partial, slab);
             bin->empty++;
-            taken = bin_take(heap, bin, offsets, want);
+            taken = bin_take(heap, bin, blocks, want);
         }
     }
     pthread_mutex_unlock(&bin->lock);
@@ -143,22 +143,23 @@ static unsigned bin_take_or_provision(struct nvm_heap *heap, struct nvm_persist 
 }
 
 unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
-                        uint32_t arena, unsigned klass, uint64_t *offsets, unsigned want)
+                        uint32_t arena, unsigned klass, struct nvm_block *blocks,
+                        unsigned want)
 {
-    unsigned taken = bin_take_or_provision(heap, persist, arena, klass, offsets, want);
+    unsigned taken = bin_take_or_provision(heap, persist, arena, klass, blocks, want);
     if (taken == 0 && nvm_arena_purge(heap, persist) != 0)
-        taken = bin_take_or_provision(heap, persist, arena, klass, offsets, want);
+        taken = bin_take_or_provision(heap, persist, arena, klass, blocks, want);
     /* No run of units is free: one block at a time from wherever one fits. */
     for (; taken == 0 && klass < NVM_CLASSES; klass++) {
         for (uint32_t other = 0; taken == 0 && other < heap->arena_count; other++) {
             struct nvm_bin *bin = &heap->arenas[other].bins[klass];
             pthread_mutex_lock(&bin->lock);
-            taken = bin_take(heap, bin, offsets, 1);
+            taken = bin_take(heap, bin, blocks, 1);
             pthread_mutex_unlock(&bin->lock);
         }
         /* A larger class may need fewer units a slab. */
         if (taken == 0 && klass + 1 < NVM_CLASSES)
-            taken = bin_take_or_provision(heap, persist, arena, klass + 1, offsets, 1);
+            taken = bin_take_or_provision(heap, persist, arena, klass + 1, blocks, 1);
     }
     return taken;
 }
@@ -181,14 +182,11 @@ static void bin_give(struct nvm_heap *heap, struct nvm_persist *persist,
 }
 
 void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
-                    const uint64_t *offsets, unsigned count)
+                    const struct nvm_block *blocks, unsigned count)
 {
     struct nvm_bin *locked = NULL;
     for (unsigned i = 0; i < count; i++) {
-        struct nvm_block_place place;
-        if (!nvm_slab_locate(heap, offsets[i], &place))
-            continue; /* cannot be: caches hold blocks of slabs only */
-        struct nvm_slab *slab = &heap->slabs[place.unit];
+        struct nvm_slab *slab = &heap->slabs[nvm_tag_unit(blocks[i].tag)];
         struct nvm_bin *bin = bin_of(heap, slab);
         if (bin != locked) {
             if (locked != NULL)
@@ -196,7 +194,7 @@ void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
             pthread_mutex_lock(&bin->lock);
             locked = bin;
         }
-        bin_give(heap, persist, bin, slab, place.index);
+        bin_give(heap, persist, bin, slab, nvm_tag_index(blocks[i].tag));
     }
     if (locked != NULL)
         pthread_mutex_unlock(&locked->lock);

@@ -22,6 +22,7 @@
 struct nvm_heap;
 struct nvm_persist;
 struct nvm_slab;
+struct nvm_block;
 
 struct nvm_bin {
     _Alignas(64) pthread_mutex_t lock;
@@ -43,18 +44,19 @@ void nvm_arena_adopt(struct nvm_heap *heap, uint32_t unit, unsigned klass);
 
 /*
  * Takes up to `want` free blocks of a class that holds them (the asked one,
- * or when the heap is nearly full a larger one) as offsets; returns how many,
+ * or when the heap is nearly full a larger one); returns how many,
  * 0 when there is none anywhere.
  */
 unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
-                        uint32_t arena, unsigned klass, uint64_t *offsets, unsigned want);
+                        uint32_t arena, unsigned klass, struct nvm_block *blocks,
+                        unsigned want);
 
 /* Scans the slab that begins at unit, unless somebody did meanwhile. */
 void nvm_arena_scan(struct nvm_heap *heap, uint32_t unit);
 
 /* Gives blocks back to the bins that own them. They must not be live. */
 void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
-                    const uint64_t *offsets, unsigned count);
+                    const struct nvm_block *blocks, unsigned count);
 
 /* Retires every empty slab that the bins keep back; returns how many. */
 unsigned nvm_arena_purge(struct nvm_heap *heap, struct nvm_persist *persist);

@@ -66,15 +66,18 @@ static int check_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
                                     [NVM_CHUNK_SLAB] = NVM_UNIT_SLAB,
                                     [NVM_CHUNK_EXTENT] = NVM_UNIT_EXTENT};
     struct tally *tally = context;
-    struct nvm_unit member = nvm_unit_get(heap, unit);
-    uint8_t kind = member.kind == NVM_UNIT_UNSCANNED ? NVM_UNIT_SLAB : member.kind;
+    nvm_unit member = nvm_unit_get(heap, unit);
+    unsigned kind = nvm_unit_kind(member);
+    uint32_t generation = nvm_tag_generation(nvm_unit_tag(member));
+    if (kind == NVM_UNIT_UNSCANNED)
+        kind = NVM_UNIT_SLAB;
     if (kind != kinds[chunk.state] || !heap->walked[unit])
         return nvm_fail(EUCLEAN,
                         "unit %u: the chunk table says state %u, DRAM says kind %u", unit,
-                        chunk.state, member.kind);
-    if (kind != NVM_UNIT_FREE && member.generation != chunk.generation)
+                        chunk.state, kind);
+    if (kind != NVM_UNIT_FREE && generation != chunk.generation)
         return nvm_fail(EUCLEAN, "unit %u: generation %u on media, %u in DRAM", unit,
-                        chunk.generation, member.generation);
+                        chunk.generation, generation);
     for (uint32_t i = unit + 1; i < unit + chunk.units; i++)
         if (heap->walked[i])
             return nvm_fail(EUCLEAN,
@@ -88,13 +91,14 @@ static int check_cached(const struct nvm_heap *heap, const struct nvm_tcache *tc
 {
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
         for (uint32_t i = 0; i < tcache->bins[klass].count; i++) {
-            uint64_t offset = tcache->bins[klass].offsets[i];
-            struct nvm_block_place place;
-            if (!nvm_slab_locate(heap, offset, &place) || nvm_bit_is_set(&place) ||
-                (heap->slabs[place.unit].bits[place.index / 64] & place.mask) != 0)
+            struct nvm_block cached = tcache->bins[klass].blocks[i], block;
+            const struct nvm_slab *slab = &heap->slabs[nvm_tag_unit(cached.tag)];
+            if (nvm_block_locate(heap, cached.offset, &block) != NVM_LOCATE_FOUND ||
+                block.tag != cached.tag || nvm_block_bit(heap, block) ||
+                (slab->bits[nvm_tag_index(block.tag) / 64] & nvm_block_mask(block)) != 0)
                 return nvm_fail(
                     EUCLEAN, "block at offset %llu is in a cache, and live or free too",
-                    (unsigned long long)offset);
+                    (unsigned long long)cached.offset);
         }
     }
     return 0;
@@ -104,13 +108,13 @@ static int check_roots(struct nvm_heap *heap)
 {
     const struct nvm_root_entry *entries = nvm_heap_at(heap, NVM_ROOTS_OFFSET);
     for (uint32_t i = 0; i < NVM_ROOT_ENTRIES; i++) {
-        struct nvm_reservation block;
+        struct nvm_block block;
         if (entries[i].ref == 0)
             continue;
         if (entries[i].crc != nvm_root_crc(&entries[i], heap->salt))
             return nvm_fail(EUCLEAN, "root entry %u: its checksum does not fit", i);
         if (!nvm_find_block(heap, entries[i].ref, &block) ||
-            block.bytes < entries[i].bytes)
+            nvm_block_bytes(heap, block) < entries[i].bytes)
             return nvm_fail(
                 EUCLEAN, "root entry %u: offset %llu names no live block of %llu bytes",
                 i, (unsigned long long)entries[i].ref,

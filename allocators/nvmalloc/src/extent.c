@@ -20,7 +20,7 @@ uint32_t nvm_extent_reserve(struct nvm_heap *heap, uint32_t units)
 
 void nvm_extent_unreserve(struct nvm_heap *heap, uint32_t unit, uint32_t units)
 {
-    nvm_unit_set(heap, unit, units, (struct nvm_unit){.kind = NVM_UNIT_FREE});
+    nvm_unit_set(heap, unit, units, nvm_unit_make(NVM_UNIT_FREE, 0));
     vmem_free(heap->free_units, unit_address(unit), units);
 }
 

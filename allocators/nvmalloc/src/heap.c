@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "block.h"
 #include "dram.h"
 #include "error.h"
 #include "extent.h"
@@ -45,7 +46,7 @@ static void place_media(struct nvm_heap *heap)
     heap->salt = nvm_super_salt(&heap->super);
     heap->chunks = nvm_heap_at(heap, heap->super.chunk_offset);
     heap->bitmaps = nvm_heap_at(heap, heap->super.bitmap_offset);
-    heap->data = nvm_heap_at(heap, heap->super.data_offset);
+    heap->data_bytes = heap->super.units << NVM_UNIT_SHIFT;
 }
 
 static int map_tables(struct nvm_heap *heap)
@@ -76,20 +77,17 @@ static int claim_units(struct nvm_heap *heap, uint32_t unit, uint32_t units)
 
 static int build_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk)
 {
-    struct nvm_unit member = {
-        .head = unit, .generation = (uint16_t)chunk.generation, .klass = chunk.klass};
+    uint64_t tag = nvm_block_tag(unit, chunk.klass, chunk.generation, 0);
     heap->walked[unit] = 1;
     switch (chunk.state) {
     case NVM_CHUNK_SLAB:
-        member.kind = NVM_UNIT_UNSCANNED;
-        nvm_unit_set(heap, unit, chunk.units, member);
+        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_UNSCANNED, tag));
         nvm_arena_adopt(heap, unit, chunk.klass);
         return claim_units(heap, unit, chunk.units);
     case NVM_CHUNK_EXTENT:
-        member.kind = NVM_UNIT_INSIDE;
-        nvm_unit_set(heap, unit, chunk.units, member);
-        member.kind = NVM_UNIT_EXTENT;
-        nvm_unit_set(heap, unit, 1, member);
+        tag |= NVM_TAG_EXTENT;
+        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_INSIDE, tag));
+        nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, tag));
         return claim_units(heap, unit, chunk.units);
     default:
         return 0;

@@ -30,24 +30,36 @@
 #include "slab.h"
 #include "vmem.h"
 
-/* What a unit is part of, in DRAM. */
+/*
+ * What a unit is part of, in DRAM: one word, so that whoever holds a reference
+ * to a live block of the unit may read it without a lock.  Below the kind, it
+ * is the tag (layout.h) of the slab's first block or of the extent; every unit
+ * of a slab has the same.
+ */
+typedef uint64_t nvm_unit;
+#define NVM_UNIT_KIND 61u
 enum nvm_unit_kind {
     NVM_UNIT_FREE = 0,
-    NVM_UNIT_SLAB,      /* every unit of a slab */
-    NVM_UNIT_UNSCANNED, /* the same, of a slab whose free bits are not filled in */
+    NVM_UNIT_SLAB,
+    NVM_UNIT_UNSCANNED, /* of a slab whose free bits are not filled in */
     NVM_UNIT_EXTENT,    /* first unit of an extent */
     NVM_UNIT_INSIDE,    /* its others */
 };
 
-/* Read without a lock by whoever holds a reference to a live block of the
-   unit, hence always loaded and stored whole (nvm_unit_get, nvm_unit_set). */
-struct nvm_unit {
-    _Alignas(8) uint32_t head; /* first unit of the slab or extent */
-    uint16_t generation;       /* of the head's chunk entry */
-    uint8_t klass;             /* of a slab */
-    uint8_t kind;              /* enum nvm_unit_kind */
-};
-_Static_assert(sizeof(struct nvm_unit) == 8, "one atomic load");
+static inline nvm_unit nvm_unit_make(enum nvm_unit_kind kind, uint64_t tag)
+{
+    return (uint64_t)kind << NVM_UNIT_KIND | tag;
+}
+
+static inline unsigned nvm_unit_kind(nvm_unit unit)
+{
+    return (unsigned)(unit >> NVM_UNIT_KIND);
+}
+
+static inline uint64_t nvm_unit_tag(nvm_unit unit)
+{
+    return unit & (((uint64_t)1 << NVM_UNIT_KIND) - 1);
+}
 
 struct nvm_heap {
     struct nvm_region region;
@@ -60,11 +72,11 @@ struct nvm_heap {
     /* On media. */
     _Atomic uint64_t *chunks;
     uint64_t (*bitmaps)[NVM_BITMAP_WORDS];
-    char *data;
+    uint64_t data_bytes; /* of all units */
 
     /* In DRAM. */
     struct nvm_lanes lanes;
-    struct nvm_unit *units;
+    nvm_unit *units;
     uint8_t *walked;        /* by unit: the walk stops here; under chunk_lock */
     struct nvm_slab *slabs; /* by first unit */
     vmem_t *free_units;     /* address = unit + 1 */
@@ -109,18 +121,16 @@ static inline bool nvm_heap_in_data(const struct nvm_heap *heap, uint64_t offset
                                                   << NVM_UNIT_SHIFT;
 }
 
-static inline struct nvm_unit nvm_unit_get(const struct nvm_heap *heap, uint32_t unit)
+static inline nvm_unit nvm_unit_get(const struct nvm_heap *heap, uint32_t unit)
 {
-    struct nvm_unit copy;
-    __atomic_load(&heap->units[unit], &copy, __ATOMIC_ACQUIRE);
-    return copy;
+    return __atomic_load_n(&heap->units[unit], __ATOMIC_ACQUIRE);
 }
 
 static inline void nvm_unit_set(struct nvm_heap *heap, uint32_t first, uint32_t count,
-                                struct nvm_unit value)
+                                nvm_unit value)
 {
     for (uint32_t i = 0; i < count; i++)
-        __atomic_store(&heap->units[first + i], &value, __ATOMIC_RELEASE);
+        __atomic_store_n(&heap->units[first + i], value, __ATOMIC_RELEASE);
 }
 
 /* Derives all DRAM state from media; the log must have been replayed. */

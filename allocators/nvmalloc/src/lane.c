@@ -9,17 +9,14 @@
 #include "dram.h"
 #include "heap.h"
 
-uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t salt)
-{
-    return nvm_crc32c(salt, record, offsetof(struct nvm_record, crc));
-}
-
 void nvm_watermark_write(struct nvm_persist *persist, struct nvm_watermark *lines,
                          unsigned copy, uint64_t seq, uint32_t salt)
 {
-    _Alignas(64) struct nvm_watermark line = {.seq = seq};
+    struct nvm_watermark line = {.seq = seq};
     line.crc = nvm_crc32c(salt, &line, offsetof(struct nvm_watermark, crc));
-    nvm_store_line_nt(persist, &lines[copy], &line);
+    uint64_t words[8];
+    memcpy(words, &line, sizeof(words));
+    nvm_store_line_nt(persist, &lines[copy], words);
     /* The watermark must be durable before a record at or below it is overwritten. */
     nvm_fence(persist);
 }
@@ -36,6 +33,7 @@ int nvm_lanes_init(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
     lanes->next_copy = next_copy;
     lanes->checkpoints = 0;
     atomic_init(&lanes->clock, clock);
+    atomic_init(&lanes->used, 1);
     memset(&lanes->persist, 0, sizeof(lanes->persist));
     lanes->lane = nvm_dram_map(
         lanes->count * (sizeof(struct nvm_lane) + ring * sizeof(struct nvm_mirror)));
@@ -48,9 +46,12 @@ int nvm_lanes_init(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
     for (uint32_t i = 0; i < lanes->count; i++) {
         struct nvm_lane *lane = &lanes->lane[i];
         lane->heap = heap;
+        lane->lanes = lanes;
         lane->ring = records + (size_t)i * ring;
         lane->mirror = mirrors + (size_t)i * ring;
-        lane->size = ring;
+        lane->mask = ring - 1;
+        lane->room = ring / 2;
+        lane->salt = heap->salt;
         lane->index = (uint16_t)i;
         pthread_mutex_init(&lane->shared, NULL);
         atomic_init(&lane->active, NVM_LANE_IDLE);
@@ -77,6 +78,8 @@ struct nvm_lane *nvm_lane_acquire(struct nvm_heap *heap)
         if (!lanes->lane[i].owned) {
             found = &lanes->lane[i];
             found->owned = true;
+            if (atomic_load(&lanes->used) <= i)
+                atomic_store(&lanes->used, i + 1);
             break;
         }
     }
@@ -92,35 +95,6 @@ void nvm_lane_release(struct nvm_lane *lane)
     pthread_mutex_unlock(&lanes->lock);
 }
 
-void nvm_lane_log(struct nvm_lane *lane, struct nvm_record *record)
-{
-    struct nvm_lanes *lanes = &lane->heap->lanes;
-    record->lane = lane->index;
-    /* Theory 4: announce, then draw. The draw's lock prefix orders the two. */
-    atomic_store_explicit(&lane->active,
-                          atomic_load_explicit(&lanes->clock, memory_order_relaxed),
-                          memory_order_relaxed);
-    record->seq = atomic_fetch_add(&lanes->clock, 1);
-    record->crc = nvm_record_crc(record, lanes->salt);
-    nvm_store_line_nt(&lane->persist, &lane->ring[lane->head_private & (lane->size - 1)],
-                      record);
-    /* The record must be durable before any of its effects can be: an effect
-       without its record would be a half operation. */
-    nvm_fence(&lane->persist);
-}
-
-void nvm_lane_end(struct nvm_lane *lane, const struct nvm_record *record,
-                  const void *dest, const void *mark)
-{
-    lane->mirror[lane->head_private & (lane->size - 1)] =
-        (struct nvm_mirror){.seq = record->seq, .dest = dest, .mark = mark};
-    lane->head_private++;
-    atomic_store_explicit(&lane->head, lane->head_private, memory_order_release);
-    atomic_store_explicit(&lane->active, NVM_LANE_IDLE, memory_order_release);
-    if (lane->index == 0)
-        pthread_mutex_unlock(&lane->shared);
-}
-
 /* Remembers the lines flushed in this checkpoint, lossily: a line that is
    forgotten is flushed again, which costs but does no harm. */
 #define FLUSHED_LINES 256u
@@ -128,22 +102,24 @@ struct flushed_lines {
     uintptr_t line[FLUSHED_LINES];
 };
 
-static void flush_once(struct nvm_persist *persist, struct flushed_lines *seen,
-                       const void *address)
+static inline __attribute__((always_inline)) void
+flush_once(struct nvm_persist *persist, struct flushed_lines *seen, const void *address)
 {
     uintptr_t line = (uintptr_t)address / NVM_LINE;
-    uintptr_t *slot = &seen->line[(line ^ line >> 8) % FLUSHED_LINES];
-    if (*slot == line)
-        return;
-    *slot = line;
-    nvm_flush(persist, address, 1);
+    uintptr_t *slot = &seen->line[line % FLUSHED_LINES];
+    if (*slot != line) {
+        *slot = line;
+        nvm_flush_one(persist, address);
+    }
 }
 
 /* Largest X such that every record with seq <= X has made its stores. */
-static uint64_t completed_up_to(struct nvm_lanes *lanes)
+static uint64_t completed_up_to(struct nvm_lanes *lanes, uint32_t *used)
 {
     uint64_t completed = atomic_load(&lanes->clock) - 1;
-    for (uint32_t i = 0; i < lanes->count; i++) {
+    /* After the clock: a lane that is first used from here on draws above it. */
+    *used = atomic_load(&lanes->used);
+    for (uint32_t i = 0; i < *used; i++) {
         uint64_t active = atomic_load(&lanes->lane[i].active);
         if (active != NVM_LANE_IDLE && active <= completed)
             completed = active - 1;
@@ -157,7 +133,7 @@ static uint64_t flush_lane(struct nvm_lane *lane, uint64_t completed,
     uint64_t head = atomic_load_explicit(&lane->head, memory_order_acquire);
     uint64_t at = atomic_load_explicit(&lane->flushed, memory_order_relaxed);
     for (; at < head; at++) {
-        const struct nvm_mirror *mirror = &lane->mirror[at & (lane->size - 1)];
+        const struct nvm_mirror *mirror = &lane->mirror[at & lane->mask];
         if (mirror->seq > completed)
             break;
         flush_once(persist, seen, mirror->dest);
@@ -169,11 +145,12 @@ static uint64_t flush_lane(struct nvm_lane *lane, uint64_t completed,
 static void checkpoint_locked(struct nvm_lanes *lanes)
 {
     struct flushed_lines seen = {{0}};
-    uint64_t flushed[UINT8_MAX]; /* lanes->count <= 64: layout.c */
-    uint64_t completed = completed_up_to(lanes);
+    uint64_t flushed[64]; /* the most lanes that layout.c gives a heap */
+    uint32_t used;
+    uint64_t completed = completed_up_to(lanes, &used);
     if (completed <= lanes->durable)
         return;
-    for (uint32_t i = 0; i < lanes->count; i++)
+    for (uint32_t i = 0; i < used; i++)
         flushed[i] = flush_lane(&lanes->lane[i], completed, &lanes->persist, &seen);
     /* The effects must be durable before the watermark calls their records history. */
     nvm_fence(&lanes->persist);
@@ -182,7 +159,7 @@ static void checkpoint_locked(struct nvm_lanes *lanes)
     lanes->next_copy ^= 1;
     lanes->durable = completed;
     lanes->checkpoints++;
-    for (uint32_t i = 0; i < lanes->count; i++)
+    for (uint32_t i = 0; i < used; i++)
         atomic_store_explicit(&lanes->lane[i].flushed, flushed[i], memory_order_release);
 }
 
@@ -195,20 +172,22 @@ void nvm_lanes_checkpoint(struct nvm_heap *heap)
 
 void nvm_lane_make_room(struct nvm_lane *lane)
 {
-    struct nvm_lanes *lanes = &lane->heap->lanes;
+    struct nvm_lanes *lanes = lane->lanes;
+    uint64_t size = (uint64_t)lane->mask + 1;
     if (pthread_mutex_trylock(&lanes->checkpoint) == 0) {
         checkpoint_locked(lanes);
         pthread_mutex_unlock(&lanes->checkpoint);
     }
+    uint64_t flushed = atomic_load_explicit(&lane->flushed, memory_order_acquire);
     /* Full: only an operation in flight on another lane can hold it back, and
        that one needs the processor. */
-    while (lane->head_private -
-               atomic_load_explicit(&lane->flushed, memory_order_acquire) >=
-           lane->size) {
+    while (lane->head_private - flushed >= size) {
         nvm_lanes_checkpoint(lane->heap);
-        if (lane->head_private -
-                atomic_load_explicit(&lane->flushed, memory_order_acquire) >=
-            lane->size)
+        flushed = atomic_load_explicit(&lane->flushed, memory_order_acquire);
+        if (lane->head_private - flushed >= size)
             sched_yield();
     }
+    /* Next time when half the ring is used; at the latest when all of it is. */
+    lane->room =
+        flushed + size / 2 > lane->head_private ? flushed + size / 2 : flushed + size;
 }

@@ -59,14 +59,15 @@ struct nvm_mirror {
 
 struct nvm_lane {
     struct nvm_heap *heap;
+    struct nvm_lanes *lanes;
     struct nvm_record *ring; /* on media */
     struct nvm_mirror *mirror;
     uint64_t head_private; /* the owner's copy of head */
-    uint32_t size;         /* records of the ring; a power of two */
+    uint64_t room;         /* head at which a checkpoint is due */
+    uint32_t mask;         /* records of the ring - 1 */
+    uint32_t salt;
     uint16_t index;
-    bool owned; /* under nvm_lanes.lock */
-    struct nvm_persist persist;
-    uint64_t misuses;
+    bool owned;             /* under nvm_lanes.lock */
     pthread_mutex_t shared; /* taken around each operation on lane 0 only */
     /* Read by checkpoints of other threads. */
     _Alignas(64) _Atomic uint64_t active;
@@ -79,6 +80,7 @@ struct nvm_lanes {
     _Alignas(64) _Atomic uint64_t clock; /* next sequence number */
     _Alignas(64) struct nvm_lane *lane;
     uint32_t count;
+    _Atomic uint32_t used; /* lanes from here on have never been owned */
     uint32_t salt;
     pthread_mutex_t lock;            /* `owned` of the lanes */
     pthread_mutex_t checkpoint;      /* guards what follows */
@@ -100,31 +102,55 @@ void nvm_lane_release(struct nvm_lane *lane);
 
 /* Begins an operation: there is room for one record after it. */
 void nvm_lane_make_room(struct nvm_lane *lane);
-static inline void nvm_lane_begin(struct nvm_lane *lane)
+static inline __attribute__((always_inline)) void nvm_lane_begin(struct nvm_lane *lane)
 {
-    if (lane->index == 0)
+    if (__builtin_expect(lane->index == 0, 0))
         pthread_mutex_lock(&lane->shared);
-    uint64_t used =
-        lane->head_private - atomic_load_explicit(&lane->flushed, memory_order_relaxed);
-    if (__builtin_expect(used >= lane->size / 2, 0))
+    if (__builtin_expect(lane->head_private >= lane->room, 0))
         nvm_lane_make_room(lane);
 }
 
-/* Gives up an operation that nvm_lane_begin() began and nothing was logged of. */
-static inline void nvm_lane_abandon(struct nvm_lane *lane)
+/*
+ * Makes the operation durable: writes its record, fences; returns its seq.
+ * The caller then makes the plain stores and calls nvm_lane_end() with the
+ * places that they went to.  Inline, so that the record is put together and
+ * its checksum computed in registers.
+ */
+static inline __attribute__((always_inline)) uint64_t
+nvm_lane_log(struct nvm_lane *lane, enum nvm_op op, uint64_t tag, uint64_t dest,
+             uint64_t object, uint64_t bytes)
 {
-    if (lane->index == 0)
-        pthread_mutex_unlock(&lane->shared);
+    struct nvm_lanes *lanes = lane->lanes;
+    /* Theory 4: announce, then draw. The draw's lock prefix orders the two. */
+    atomic_store_explicit(&lane->active,
+                          atomic_load_explicit(&lanes->clock, memory_order_relaxed),
+                          memory_order_relaxed);
+    uint64_t seq = atomic_fetch_add(&lanes->clock, 1);
+    tag |= (uint64_t)op << NVM_TAG_OP;
+    uint64_t crc = nvm_crc32c_u64(lane->salt, tag);
+    crc = nvm_crc32c_u64(crc, seq);
+    crc = nvm_crc32c_u64(crc, dest);
+    crc = nvm_crc32c_u64(crc, object);
+    crc = nvm_crc32c_u64(crc, bytes);
+    /* The record must be durable before any of its effects can be: an effect
+       without its record would be a half operation. */
+    nvm_log_line(&lane->ring[lane->head_private & lane->mask], tag, seq, dest, object,
+                 bytes, crc << 32);
+    return seq;
 }
 
-/*
- * Makes the operation durable: fills in lane, seq and crc, writes the record,
- * fences.  The caller then makes the plain stores and calls nvm_lane_end()
- * with the places that they went to.  record: aligned to 16.
- */
-void nvm_lane_log(struct nvm_lane *lane, struct nvm_record *record);
-void nvm_lane_end(struct nvm_lane *lane, const struct nvm_record *record,
-                  const void *dest, const void *mark);
+static inline __attribute__((always_inline)) void
+nvm_lane_end(struct nvm_lane *lane, uint64_t seq, const void *dest, const void *mark)
+{
+    struct nvm_mirror *mirror = &lane->mirror[lane->head_private & lane->mask];
+    mirror->seq = seq;
+    mirror->dest = dest;
+    mirror->mark = mark;
+    atomic_store_explicit(&lane->head, ++lane->head_private, memory_order_release);
+    atomic_store_explicit(&lane->active, NVM_LANE_IDLE, memory_order_release);
+    if (__builtin_expect(lane->index == 0, 0))
+        pthread_mutex_unlock(&lane->shared);
+}
 
 /* Advances the watermark as far as it goes; called without the checkpoint lock. */
 void nvm_lanes_checkpoint(struct nvm_heap *heap);
@@ -132,7 +158,5 @@ void nvm_lanes_checkpoint(struct nvm_heap *heap);
 /* Writes the watermark line and fences; for recovery and create too. */
 void nvm_watermark_write(struct nvm_persist *persist, struct nvm_watermark *lines,
                          unsigned copy, uint64_t seq, uint32_t salt);
-
-uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t salt);
 
 #endif

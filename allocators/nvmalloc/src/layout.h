@@ -21,15 +21,13 @@
  *                nvm_layout_compute(); of two valid copies the one with the
  *                higher generation counts.
  *   watermark    crc32c fits; of two valid lines the higher value counts.
- *   record       op is known, crc32c (salted with the heap's uuid) fits; it
- *                counts only if its seq is above the watermark.  A torn
- *                record is therefore an absent one.
- *   chunk entry  its crc16 over (entry, unit number) fits, and it is reached
- *                by the walk: entry 0, then on by each entry's `units` to the
- *                end.  Entries that the walk jumps over mean nothing.
- *   slab bitmap  it belongs to a unit whose entry is a SLAB; of its words up
- *                to the one with the last block, bits past that block are 0.
- *   root entry   crc32c over its key fits; its `ref` is an owned slot.
+ *   record       op is known, crc32c (salted with the heap's uuid) fits, the
+ *                reserved bytes are 0; it counts only if its seq is above the watermark.
+ * A torn record is therefore an absent one. chunk entry  its crc16 over (entry, unit
+ * number) fits, and it is reached by the walk: entry 0, then on by each entry's `units`
+ * to the end.  Entries that the walk jumps over mean nothing. slab bitmap  it belongs to
+ * a unit whose entry is a SLAB; of its words up to the one with the last block, bits past
+ * that block are 0. root entry   crc32c over its key fits; its `ref` is an owned slot.
  */
 #ifndef NVM_LAYOUT_H
 #define NVM_LAYOUT_H
@@ -98,23 +96,74 @@ enum nvm_op {
     NVM_OP_EXTENT_FREE = 4,  /* *dest = 0, chunk entry becomes FREE */
 };
 
+/*
+ * A block's tag: what its records say of it, in one word.
+ *   bits 0-35   number of its bit among the bitmaps: unit * 4096 + index
+ *               (extent: its first unit * 4096)
+ *   bits 36-49  generation of the chunk entry (slab) or of the extent
+ *   bits 50-56  size class (extent: 0)
+ *   bits 57-59  enum nvm_op, in a record; 0 elsewhere
+ *   bit  60     1: an extent
+ */
+#define NVM_TAG_GENERATION 36u
+#define NVM_TAG_CLASS      50u
+#define NVM_TAG_OP         57u
+#define NVM_TAG_EXTENT     ((uint64_t)1 << 60)
+#define NVM_UNIT_BITS      12u /* log2 of the bits of a unit's bitmap */
+
 /* A lane's record: one line, written whole by non-temporal stores. */
 struct nvm_record {
-    uint8_t op;          /*  0 enum nvm_op */
-    uint8_t klass;       /*  1 size class of a slab block; else 0 */
-    uint16_t lane;       /*  2 the lane that it was written to */
-    uint32_t generation; /*  4 of the slab's or extent's chunk entry */
-    uint64_t seq;        /*  8 from the heap's one clock */
-    uint64_t dest;       /* 16 offset of the slot */
-    uint64_t object;     /* 24 offset of the block */
-    uint64_t bytes;      /* 32 length of the block */
-    uint64_t unit;       /* 40 unit of the chunk entry (slab or extent head) */
-    uint64_t reserved;   /* 48 0 */
-    uint32_t zero;       /* 56 0 */
-    uint32_t crc;        /* 60 salted crc32c of bytes 0..59 */
+    uint64_t tag;         /*  0 block and op */
+    uint64_t seq;         /*  8 from the heap's one clock */
+    uint64_t dest;        /* 16 offset of the slot */
+    uint64_t object;      /* 24 offset of the block */
+    uint64_t bytes;       /* 32 length of an extent; 0 for a slab block */
+    uint64_t reserved[2]; /* 40 0 */
+    uint32_t zero;        /* 56 0 */
+    uint32_t crc;         /* 60 salted crc32c of bytes 0..39 */
 };
 _Static_assert(sizeof(struct nvm_record) == 64, "one line");
 _Static_assert(offsetof(struct nvm_record, crc) == 60, "on-media offset");
+_Static_assert((1u << NVM_UNIT_BITS) == NVM_BITMAP_WORDS * 64, "bits of a unit");
+
+static inline unsigned nvm_tag_op(uint64_t tag)
+{
+    return (tag >> NVM_TAG_OP) & 7;
+}
+
+static inline uint32_t nvm_tag_unit(uint64_t tag)
+{
+    return (tag >> NVM_UNIT_BITS) & 0xffffff;
+}
+
+static inline uint32_t nvm_tag_index(uint64_t tag)
+{
+    return tag & ((1u << NVM_UNIT_BITS) - 1);
+}
+
+static inline uint32_t nvm_tag_generation(uint64_t tag)
+{
+    return (tag >> NVM_TAG_GENERATION) & 0x3fff;
+}
+
+static inline uint32_t nvm_tag_class(uint64_t tag)
+{
+    return (tag >> NVM_TAG_CLASS) & 127;
+}
+
+static inline uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t salt)
+{
+    return nvm_crc32c(salt, record, offsetof(struct nvm_record, reserved));
+}
+
+/* The "valid if and only if" of a record, above. */
+static inline int nvm_record_valid(const struct nvm_record *record, uint32_t salt)
+{
+    unsigned op = nvm_tag_op(record->tag);
+    return op != NVM_OP_NONE && op <= NVM_OP_EXTENT_FREE &&
+           (record->reserved[0] | record->reserved[1] | record->zero) == 0 &&
+           record->crc == nvm_record_crc(record, salt);
+}
 
 /* A named root. `ref` is an owned slot; the key never changes once valid. */
 struct nvm_root_entry {

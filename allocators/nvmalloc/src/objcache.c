@@ -2,30 +2,32 @@
 /*
  * Object caches: the theory, and the public functions.
  *
- * After J. Bonwick and J. Adams, "Magazines and Vmem", USENIX 2001. Written from the concept.
+ * After J. Bonwick and J. Adams, "Magazines and Vmem", USENIX 2001. Written from the
+ * concept.
  *
  * 1. What for
  *
- *    Programs allocate few sizes often. A cache of equal objects answers in constant time,
- *    mostly without touching memory that other CPUs touch; and keeps objects constructed
- *    while they are free. Two layers:
+ *    Programs allocate few sizes often. A cache of equal objects answers in constant
+ * time, mostly without touching memory that other CPUs touch; and keeps objects
+ * constructed while they are free. Two layers:
  *
- *      objcache_alloc/free -> CPU: loaded, previous magazine -> depot: full, empty magazines
+ *      objcache_alloc/free -> CPU: loaded, previous magazine -> depot: full, empty
+ * magazines
  *                          -> slabs -> vmem arena
  *
  * 2. Objects are never touched
  *
- *    Nothing is stored in an object or in its slab: no links, no tags, no fill pattern. So
- *    objects may be ranges of integers, as in vmem's quantum caches, or of NVM whose content
- *    is none of our business. (In-place tags would save the look-up in 3, in a layer that
- *    the magazines leave idle.)
+ *    Nothing is stored in an object or in its slab: no links, no tags, no fill pattern.
+ * So objects may be ranges of integers, as in vmem's quantum caches, or of NVM whose
+ * content is none of our business. (In-place tags would save the look-up in 3, in a layer
+ * that the magazines leave idle.)
  *
  * 3. Slab layer
  *
- *    A slab is a range of the arena, a power of two of its quanta, cut into equal objects. A
- *    tag outside of it has one bit for each free object. Slabs with a free object are on a
- *    list, newest change first; a slab without objects in use goes back to the arena at once,
- *    so that the arena's spans become whole again (the depot dampens that).
+ *    A slab is a range of the arena, a power of two of its quanta, cut into equal
+ * objects. A tag outside of it has one bit for each free object. Slabs with a free object
+ * are on a list, newest change first; a slab without objects in use goes back to the
+ * arena at once, so that the arena's spans become whole again (the depot dampens that).
  *    A tag is found from an address by a hash; slabs need not be aligned: slab_of().
  *      inuse = sum of sl_inuse; sl_inuse + set bits of sl_free = objects of a slab;
  *      a slab is on the list if and only if sl_inuse < objects of a slab; sl_inuse > 0.
@@ -34,12 +36,12 @@
  *
  * 4. Magazine layer
  *
- *    A magazine is a stack of M constructed objects ("rounds"). Each CPU has a loaded one,
- *    in any state, and the previous one, which is full or empty. An allocation pops from the
- *    loaded one, a free pushes; if that can't be, they swap; if that doesn't help, one is
- *    exchanged at the depot. So between two visits at the depot lie at least M operations,
- *    and a thread that alternates at a boundary doesn't visit it at all.
- *    An object freed is found by any CPU: by its own in the magazine, by the others when the
+ *    A magazine is a stack of M constructed objects ("rounds"). Each CPU has a loaded
+ * one, in any state, and the previous one, which is full or empty. An allocation pops
+ * from the loaded one, a free pushes; if that can't be, they swap; if that doesn't help,
+ * one is exchanged at the depot. So between two visits at the depot lie at least M
+ * operations, and a thread that alternates at a boundary doesn't visit it at all. An
+ * object freed is found by any CPU: by its own in the magazine, by the others when the
  *    magazine has gone to the depot, and by all when the slab layer fails (everything is
  *    purged before an allocation fails).
  *
@@ -50,8 +52,8 @@
  *    magazines; so many it could have done without, and so many a reap may return.
  *
  *    "CPU" is only a hint from sched_getcpu(): the lock of the CPU's layer makes a thread
- *    that is moved meanwhile correct, if slower. (Layers per thread would have to be emptied
- *    when threads end, and be as many as there are threads.)
+ *    that is moved meanwhile correct, if slower. (Layers per thread would have to be
+ * emptied when threads end, and be as many as there are threads.)
  *
  * 5. Magazines are objects
  *
@@ -104,16 +106,12 @@ static void locks_init(objcache_t *cp)
 {
     pthread_mutex_init(&cp->oc_slab_lock, NULL);
     pthread_mutex_init(&cp->oc_depot_lock, NULL);
-    for (unsigned i = 0; i <= cp->oc_cpu_mask; i++)
-        pthread_mutex_init(&cp->oc_cpu[i].oc_lock, NULL);
 }
 
 static void locks_fini(objcache_t *cp)
 {
     pthread_mutex_destroy(&cp->oc_slab_lock);
     pthread_mutex_destroy(&cp->oc_depot_lock);
-    for (unsigned i = 0; i <= cp->oc_cpu_mask; i++)
-        pthread_mutex_destroy(&cp->oc_cpu[i].oc_lock);
 }
 
 /* A cache without constructor, on the list of caches. slabsize 0: what suits the size. */
@@ -128,8 +126,8 @@ static objcache_t *create(const char *name, size_t size, size_t align, size_t sl
         errno = EINVAL;
         return NULL;
     }
-    objcache_t *cp = vmem_xalloc(vmem_meta_arena, bytes, _Alignof(objcpu_t), 0, 0, NULL, NULL,
-                                 VM_NOSLEEP);
+    objcache_t *cp = vmem_xalloc(vmem_meta_arena, bytes, _Alignof(objcpu_t), 0, 0, NULL,
+                                 NULL, VM_NOSLEEP);
     if (cp == NULL)
         return NULL;
     memset(cp, 0, bytes);
@@ -145,9 +143,10 @@ static objcache_t *create(const char *name, size_t size, size_t align, size_t sl
     return cp;
 }
 
-objcache_t *objcache_create(const char *name, size_t size, size_t align, objcache_ctor_t *ctor,
-                            objcache_dtor_t *dtor, objcache_reclaim_t *reclaim, void *arg,
-                            vmem_t *source, int cflags)
+objcache_t *objcache_create(const char *name, size_t size, size_t align,
+                            objcache_ctor_t *ctor, objcache_dtor_t *dtor,
+                            objcache_reclaim_t *reclaim, void *arg, vmem_t *source,
+                            int cflags)
 {
     /* vmem's start makes the caches of magazines: it must not wait for itself here. */
     if (source == NULL && vmem_ready())
@@ -170,7 +169,8 @@ objcache_t *objcache_create(const char *name, size_t size, size_t align, objcach
     return cp;
 }
 
-objcache_t *objcache_create_qcache(const char *name, size_t size, size_t slabsize, vmem_t *vmp)
+objcache_t *objcache_create_qcache(const char *name, size_t size, size_t slabsize,
+                                   vmem_t *vmp)
 {
     return create(name, size, vmem_quantum(vmp), slabsize, vmp, OBJCACHE_QCACHE);
 }
@@ -198,8 +198,8 @@ uint64_t objcache_destroy(objcache_t *cp)
 }
 
 /*
- * One attempt, without purge or sleep; NULL with errno: ENOMEM, or the constructor's error
- * in *ctor_error (else 0).
+ * One attempt, without purge or sleep; NULL with errno: ENOMEM, or the constructor's
+ * error in *ctor_error (else 0).
  */
 static void *try_alloc(objcache_t *cp, int vmflag, int *ctor_error)
 {
@@ -244,15 +244,16 @@ static void *fail(objcache_t *cp, int error, int vmflag)
     cp->oc_fails++;
     pthread_mutex_unlock(&cp->oc_slab_lock);
     if (vmflag & VM_PANIC)
-        vmem_panic("cache \"%s\": cannot allocate an object of %zu with VM_PANIC: errno %d",
-                   cp->oc_name, cp->oc_objsize, error);
+        vmem_panic(
+            "cache \"%s\": cannot allocate an object of %zu with VM_PANIC: errno %d",
+            cp->oc_name, cp->oc_objsize, error);
     errno = error;
     return NULL;
 }
 
 /*
- * A sleeper looks again after 1, 2, ... 32 ms: objects come free in magazines, which don't
- * tell, and in arenas that know nothing of this cache.
+ * A sleeper looks again after 1, 2, ... 32 ms: objects come free in magazines, which
+ * don't tell, and in arenas that know nothing of this cache.
  */
 void *objcache_alloc(objcache_t *cp, int vmflag)
 {
@@ -341,10 +342,10 @@ void objcache_stat(objcache_t *cp, objcache_stat_t *st)
 {
     *st = (objcache_stat_t){.os_objsize = cp->oc_objsize, .os_slabsize = cp->oc_slabsize};
     for (unsigned i = 0; i <= cp->oc_cpu_mask; i++) {
-        pthread_mutex_lock(&cp->oc_cpu[i].oc_lock);
+        cpu_lock(&cp->oc_cpu[i].oc_lock);
         st->os_allocs += cp->oc_cpu[i].oc_allocs;
         st->os_frees += cp->oc_cpu[i].oc_frees;
-        pthread_mutex_unlock(&cp->oc_cpu[i].oc_lock);
+        cpu_unlock(&cp->oc_cpu[i].oc_lock);
     }
     pthread_mutex_lock(&cp->oc_depot_lock);
     st->os_magsize = cp->oc_magtype != NULL ? cp->oc_magtype->mt_rounds : 0;
@@ -366,14 +367,15 @@ void objcache_stat(objcache_t *cp, objcache_stat_t *st)
     pthread_mutex_unlock(&cp->oc_slab_lock);
 }
 
-/* All CPU locks before all others: a CPU's lock may be followed by another cache's slab lock. */
+/* All CPU locks before all others: a CPU's lock may be followed by another cache's slab
+ * lock. */
 void objcache_lock_all(void)
 {
     objcache_t *cp;
 
     for (cp = objcache_list; cp != NULL; cp = cp->oc_next)
         for (unsigned i = 0; i <= cp->oc_cpu_mask; i++)
-            pthread_mutex_lock(&cp->oc_cpu[i].oc_lock);
+            cpu_lock(&cp->oc_cpu[i].oc_lock);
     for (cp = objcache_list; cp != NULL; cp = cp->oc_next)
         pthread_mutex_lock(&cp->oc_depot_lock);
     for (cp = objcache_list; cp != NULL; cp = cp->oc_next)
@@ -388,6 +390,6 @@ void objcache_unlock_all(void)
         pthread_mutex_unlock(&cp->oc_slab_lock);
         pthread_mutex_unlock(&cp->oc_depot_lock);
         for (unsigned i = 0; i <= cp->oc_cpu_mask; i++)
-            pthread_mutex_unlock(&cp->oc_cpu[i].oc_lock);
+            cpu_unlock(&cp->oc_cpu[i].oc_lock);
     }
 }

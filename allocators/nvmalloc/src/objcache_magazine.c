@@ -5,16 +5,35 @@
 #include "vmem_impl.h"
 
 #include <sched.h>
+#include <time.h>
 
 /* Magazines of 2^k words, two of which are the header. */
 static magtype_t types[] = {
-    {.mt_rounds = 14}, {.mt_rounds = 30}, {.mt_rounds = 62}, {.mt_rounds = 126},
-    {.mt_rounds = 254},
+    {.mt_rounds = 14},  {.mt_rounds = 30},  {.mt_rounds = 62},
+    {.mt_rounds = 126}, {.mt_rounds = 254},
 };
 #define NTYPES (sizeof(types) / sizeof(types[0]))
 
 /* Contended depot exchanges between two updates that call for larger magazines. */
 #define RESIZE_CONTENTION 3
+
+#define LOCK_SPINS  64
+#define LOCK_YIELDS 64
+
+void cpu_lock_slow(cpu_lock_t *lock)
+{
+    for (unsigned i = 0;; i++) {
+        if (!atomic_load_explicit(&lock->cl_held, memory_order_relaxed) &&
+            !atomic_exchange_explicit(&lock->cl_held, true, memory_order_acquire))
+            return;
+        if (i < LOCK_SPINS)
+            atomic_signal_fence(memory_order_seq_cst);
+        else if (i < LOCK_SPINS + LOCK_YIELDS)
+            sched_yield();
+        else
+            nanosleep(&(struct timespec){.tv_nsec = 50 * 1000}, NULL);
+    }
+}
 
 bool magazine_start(void)
 {
@@ -133,8 +152,9 @@ static bool load_full(objcache_t *cp, objcpu_t *cpu)
 }
 
 /*
- * Under the CPU's lock, both magazines full or missing: load an empty one, from the depot or
- * *spare (which is then NULL), and leave the full one to the depot. False: there is none.
+ * Under the CPU's lock, both magazines full or missing: load an empty one, from the depot
+ * or *spare (which is then NULL), and leave the full one to the depot. False: there is
+ * none.
  */
 static bool load_empty(objcache_t *cp, objcpu_t *cpu, magazine_t **spare)
 {
@@ -162,7 +182,7 @@ void *magazine_alloc(objcache_t *cp)
     objcpu_t *cpu = cpu_of(cp);
     void *obj = NULL;
 
-    pthread_mutex_lock(&cpu->oc_lock);
+    cpu_lock(&cpu->oc_lock);
     if (cpu->oc_rounds == 0) {
         if (cpu->oc_prev_rounds > 0)
             swap_loaded(cpu);
@@ -173,7 +193,7 @@ void *magazine_alloc(objcache_t *cp)
         obj = cpu->oc_loaded->mg_round[--cpu->oc_rounds];
         cpu->oc_allocs++;
     }
-    pthread_mutex_unlock(&cpu->oc_lock);
+    cpu_unlock(&cpu->oc_lock);
     return obj;
 }
 
@@ -212,9 +232,9 @@ bool magazine_free(objcache_t *cp, void *obj)
 
     for (;;) {
         objcpu_t *cpu = cpu_of(cp);
-        pthread_mutex_lock(&cpu->oc_lock);
+        cpu_lock(&cpu->oc_lock);
         done = put_round(cp, cpu, obj, &spare);
-        pthread_mutex_unlock(&cpu->oc_lock);
+        cpu_unlock(&cpu->oc_lock);
         if (done || spare != NULL)
             break;
         spare = new_magazine(cp);
@@ -266,12 +286,12 @@ void magazine_purge(objcache_t *cp)
 {
     for (unsigned i = 0; i <= cp->oc_cpu_mask; i++) {
         objcpu_t *cpu = &cp->oc_cpu[i];
-        pthread_mutex_lock(&cpu->oc_lock);
+        cpu_lock(&cpu->oc_lock);
         magazine_t *loaded = cpu->oc_loaded, *prev = cpu->oc_prev;
         unsigned rounds = cpu->oc_rounds, prev_rounds = cpu->oc_prev_rounds;
         cpu->oc_loaded = cpu->oc_prev = NULL;
         cpu->oc_rounds = cpu->oc_prev_rounds = 0;
-        pthread_mutex_unlock(&cpu->oc_lock);
+        cpu_unlock(&cpu->oc_lock);
         if (loaded != NULL)
             mag_unload(cp, loaded, rounds);
         if (prev != NULL)

@@ -23,8 +23,8 @@ static objslab_t *tag_get(void)
     if (tag != NULL)
         return tag;
 
-    objslab_t *chunk = vmem_xalloc(vmem_internal_arena, TAG_CHUNK, 0, 0, 0, NULL, NULL,
-                                   VM_NOSLEEP);
+    objslab_t *chunk =
+        vmem_xalloc(vmem_internal_arena, TAG_CHUNK, 0, 0, 0, NULL, NULL, VM_NOSLEEP);
     if (chunk == NULL)
         return NULL;
     size_t n = TAG_CHUNK / sizeof(*chunk);
@@ -47,8 +47,8 @@ static void tag_put(objslab_t *tag)
 
 /*
  * Stride, slab size and objects a slab for objects of `size` at multiples of `align`.
- * slabsize 0: the least power of two of the source's quanta that holds SLAB_MIN_OBJECTS or
- * wastes at most 1/SLAB_MAX_WASTE. False: not representable.
+ * slabsize 0: the least power of two of the source's quanta that holds SLAB_MIN_OBJECTS
+ * or wastes at most 1/SLAB_MAX_WASTE. False: not representable.
  */
 bool objslab_geometry(objcache_t *cp, size_t size, size_t align, size_t slabsize)
 {
@@ -57,7 +57,8 @@ bool objslab_geometry(objcache_t *cp, size_t size, size_t align, size_t slabsize
     if (size == 0 || size > SIZE_MAX / 4 || align > SIZE_MAX / 4)
         return false;
     if (slabsize == 0 && size < quantum / SLAB_MAX_OBJECTS)
-        size = quantum / SLAB_MAX_OBJECTS; /* a slab can't have more objects than tag bits */
+        size =
+            quantum / SLAB_MAX_OBJECTS; /* a slab can't have more objects than tag bits */
     size = (size + align - 1) & ~(align - 1);
     if (slabsize == 0) {
         slabsize = quantum;
@@ -123,8 +124,8 @@ static void hash_grow(objcache_t *cp)
 {
     unsigned shift = cp->oc_hash_shift + 1;
     size_t old_bytes = sizeof(objslab_t *) << cp->oc_hash_shift;
-    objslab_t **table = vmem_xalloc(vmem_hash_arena, sizeof(*table) << shift, 0, 0, 0, NULL,
-                                    NULL, VM_NOSLEEP);
+    objslab_t **table = vmem_xalloc(vmem_hash_arena, sizeof(*table) << shift, 0, 0, 0,
+                                    NULL, NULL, VM_NOSLEEP);
     if (table == NULL)
         return; /* longer chains are no error */
     memset(table, 0, sizeof(*table) << shift);
@@ -136,7 +137,8 @@ static void hash_grow(objcache_t *cp)
         for (size_t i = 0; i < (size_t)1 << cp->oc_hash_shift; i++) {
             for (objslab_t *sl = old[i], *next; sl != NULL; sl = next) {
                 next = sl->sl_hnext;
-                objslab_t **chain = hash_chain(table, shift, sl->sl_base >> cp->oc_slabshift);
+                objslab_t **chain =
+                    hash_chain(table, shift, sl->sl_base >> cp->oc_slabshift);
                 sl->sl_hnext = *chain;
                 *chain = sl;
             }
@@ -177,7 +179,8 @@ static void *slab_memory(objcache_t *cp)
 
     if (cp->oc_cflags & OBJCACHE_QCACHE)
         return vmem_try_alloc(cp->oc_source, cp->oc_slabsize, align);
-    return vmem_xalloc(cp->oc_source, cp->oc_slabsize, align, 0, 0, NULL, NULL, VM_NOSLEEP);
+    return vmem_xalloc(cp->oc_source, cp->oc_slabsize, align, 0, 0, NULL, NULL,
+                       VM_NOSLEEP);
 }
 
 /* A new slab, on no list yet; NULL: no memory. No lock is held. */
@@ -222,7 +225,8 @@ static void *take_object(objcache_t *cp, objslab_t *sl)
     return (void *)(sl->sl_base + (word * 64 + bit) * cp->oc_objsize);
 }
 
-/* A raw object; NULL: neither a slab nor, for a quantum cache, a single one is to be had. */
+/* A raw object; NULL: neither a slab nor, for a quantum cache, a single one is to be had.
+ */
 void *objslab_alloc(objcache_t *cp)
 {
     void *obj = NULL;
@@ -248,14 +252,16 @@ void *objslab_alloc(objcache_t *cp)
     return obj;
 }
 
-/* A quantum cache's source may have served the size directly: then it has to take it back. */
+/* A quantum cache's source may have served the size directly: then it has to take it
+ * back. */
 static void free_outside(objcache_t *cp, void *obj)
 {
     pthread_mutex_unlock(&cp->oc_slab_lock);
     if (!(cp->oc_cflags & OBJCACHE_QCACHE))
-        vmem_panic("cache \"%s\": free(%p): found in none of its slabs, expected an object of "
-                   "%zu",
-                   cp->oc_name, obj, cp->oc_objsize);
+        vmem_panic(
+            "cache \"%s\": free(%p): found in none of its slabs, expected an object of "
+            "%zu",
+            cp->oc_name, obj, cp->oc_objsize);
     vmem_xfree(cp->oc_source, obj, cp->oc_objsize);
 }
 
@@ -307,6 +313,7 @@ uint64_t objslab_fini(objcache_t *cp)
         }
     }
     if (cp->oc_hash != cp->oc_hash0)
-        vmem_xfree(vmem_hash_arena, cp->oc_hash, sizeof(*cp->oc_hash) << cp->oc_hash_shift);
+        vmem_xfree(vmem_hash_arena, cp->oc_hash,
+                   sizeof(*cp->oc_hash) << cp->oc_hash_shift);
     return leaked;
 }

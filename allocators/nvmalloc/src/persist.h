@@ -99,6 +99,15 @@ static inline void nvm_flush(struct nvm_persist *persist, const void *address,
     }
 }
 
+/* The same for the one line that holds address. */
+static inline void nvm_flush_one(struct nvm_persist *persist, const void *address)
+{
+    nvm_persist_notify(NVM_EVENT_FLUSH, address, 1);
+    nvm_flush_line(address);
+    persist->flushes++;
+    persist->pending = true;
+}
+
 /* Completes the calling thread's flushes and non-temporal stores. */
 static inline void nvm_fence(struct nvm_persist *persist)
 {
@@ -109,20 +118,37 @@ static inline void nvm_fence(struct nvm_persist *persist)
     _mm_sfence();
 }
 
-/* Writes one whole line past the caches; both addresses aligned to a line.
+/* Writes one whole line past the caches; line aligned to a line, words to 8.
    Durable after nvm_fence(); until then any 8-byte unit of it may be torn. */
 static inline void nvm_store_line_nt(struct nvm_persist *persist, void *line,
-                                     const void *source)
+                                     const uint64_t words[8])
 {
-    const __m128i *from = source;
-    __m128i *to = line;
     nvm_persist_notify(NVM_EVENT_NT_STORE, line, NVM_LINE);
-    _mm_stream_si128(to, _mm_load_si128(from));
-    _mm_stream_si128(to + 1, _mm_load_si128(from + 1));
-    _mm_stream_si128(to + 2, _mm_load_si128(from + 2));
-    _mm_stream_si128(to + 3, _mm_load_si128(from + 3));
+    for (unsigned i = 0; i < 8; i++)
+        _mm_stream_si64((long long *)line + i, (long long)words[i]);
     persist->nt_lines++;
     persist->pending = true;
+}
+
+/* The same with the fence after it, and words 5 and 6 zero.  Uncounted: for
+   the lane, which counts its records anyway (each one non-temporal line and
+   one effective fence), and whose every instruction each operation pays. */
+static inline __attribute__((always_inline)) void
+nvm_log_line(void *line, uint64_t word0, uint64_t word1, uint64_t word2, uint64_t word3,
+             uint64_t word4, uint64_t word7)
+{
+    long long *to = line;
+    nvm_persist_notify(NVM_EVENT_NT_STORE, line, NVM_LINE);
+    _mm_stream_si64(to, (long long)word0);
+    _mm_stream_si64(to + 1, (long long)word1);
+    _mm_stream_si64(to + 2, (long long)word2);
+    _mm_stream_si64(to + 3, (long long)word3);
+    _mm_stream_si64(to + 4, (long long)word4);
+    _mm_stream_si64(to + 5, 0);
+    _mm_stream_si64(to + 6, 0);
+    _mm_stream_si64(to + 7, (long long)word7);
+    nvm_persist_notify(NVM_EVENT_FENCE, NULL, 0);
+    _mm_sfence();
 }
 
 #endif

@@ -80,17 +80,24 @@ int nvm_watermark_read(const struct nvm_heap *heap, struct nvm_recovery *recover
     return 0;
 }
 
+static uint64_t record_bytes(const struct nvm_record *record)
+{
+    return record->bytes != 0 ? record->bytes
+                              : nvm_classes[nvm_tag_class(record->tag)].size;
+}
+
 /* Records are checksummed, so one that points outside was written so: a bug
    or an attack; either way it is not followed. */
 static bool is_sane(const struct nvm_heap *heap, const struct nvm_record *record)
 {
     bool root = record->dest - NVM_ROOTS_OFFSET <
                 NVM_ROOT_ENTRIES * sizeof(struct nvm_root_entry);
-    return record->op <= NVM_OP_EXTENT_FREE && record->klass < NVM_CLASSES &&
-           record->unit < heap->super.units && record->dest % sizeof(nvm_ref) == 0 &&
-           (root || nvm_heap_in_data(heap, record->dest)) && record->bytes != 0 &&
+    return nvm_tag_class(record->tag) < NVM_CLASSES &&
+           nvm_tag_unit(record->tag) < heap->super.units &&
+           record->dest % sizeof(nvm_ref) == 0 &&
+           (root || nvm_heap_in_data(heap, record->dest)) &&
            nvm_heap_in_data(heap, record->object) &&
-           nvm_heap_in_data(heap, record->object + record->bytes - 1);
+           nvm_heap_in_data(heap, record->object + record_bytes(record) - 1);
 }
 
 static int by_seq(const void *a, const void *b)
@@ -106,8 +113,7 @@ static int collect(struct log *log, uint64_t watermark)
     uint32_t capacity = heap->super.lanes * heap->super.ring;
     for (uint32_t i = 0; i < capacity; i++) {
         const struct nvm_record *record = &records[i];
-        if (record->op == NVM_OP_NONE || record->seq <= watermark ||
-            record->crc != nvm_record_crc(record, heap->salt))
+        if (record->seq <= watermark || !nvm_record_valid(record, heap->salt))
             continue;
         if (!is_sane(heap, record))
             return nvm_fail(EUCLEAN, "lane %u: record at offset %llu is impossible",
@@ -128,7 +134,7 @@ static uint64_t interval_start(const struct log *log, uint32_t index)
 
 static uint64_t interval_end(const struct log *log, uint32_t index)
 {
-    return log->entries[index].record->object + log->entries[index].record->bytes;
+    return log->entries[index].record->object + record_bytes(log->entries[index].record);
 }
 
 static int by_object(const void *a, const void *b, void *context)
@@ -198,40 +204,42 @@ static void find_contained(struct log *log)
 
 static void replay_bit(struct nvm_heap *heap, const struct nvm_record *record)
 {
-    struct nvm_chunk chunk = nvm_extent_chunk(heap, (uint32_t)record->unit);
-    const struct nvm_class *klass = &nvm_classes[record->klass];
-    uint64_t within = record->object - nvm_unit_offset(heap, (uint32_t)record->unit);
-    uint32_t index = nvm_sizeclass_index(klass, within);
-    if (chunk.state != NVM_CHUNK_SLAB || chunk.generation != record->generation ||
-        chunk.klass != record->klass || index >= klass->blocks)
+    uint32_t unit = nvm_tag_unit(record->tag), index = nvm_tag_index(record->tag);
+    struct nvm_chunk chunk = nvm_extent_chunk(heap, unit);
+    if (chunk.state != NVM_CHUNK_SLAB ||
+        chunk.generation != nvm_tag_generation(record->tag) ||
+        chunk.klass != nvm_tag_class(record->tag))
         return;
-    uint64_t *word = &heap->bitmaps[record->unit][index / 64];
+    uint64_t *word = &heap->bitmaps[unit][index / 64];
     uint64_t mask = (uint64_t)1 << (index % 64);
-    *word = record->op == NVM_OP_ALLOC ? *word | mask : *word & ~mask;
+    *word = nvm_tag_op(record->tag) == NVM_OP_ALLOC ? *word | mask : *word & ~mask;
     nvm_flush(&heap->structure, word, sizeof(*word));
 }
 
 static void replay_extent(struct nvm_heap *heap, const struct nvm_record *record)
 {
-    uint32_t unit = (uint32_t)record->unit;
+    uint32_t unit = nvm_tag_unit(record->tag),
+             generation = nvm_tag_generation(record->tag);
+    unsigned op = nvm_tag_op(record->tag);
     struct nvm_chunk chunk = nvm_extent_chunk(heap, unit);
-    bool same = chunk.generation == record->generation &&
+    bool same = chunk.generation == generation &&
                 (chunk.state == NVM_CHUNK_EXTENT || chunk.state == NVM_CHUNK_FREE);
     bool unborn = chunk.state == NVM_CHUNK_FREE &&
-                  (chunk.generation + 1) % NVM_CHUNK_GENERATIONS == record->generation;
-    if (!same && !(unborn && record->op == NVM_OP_EXTENT_ALLOC))
+                  (chunk.generation + 1) % NVM_CHUNK_GENERATIONS == generation;
+    if (!same && !(unborn && op == NVM_OP_EXTENT_ALLOC))
         return;
-    chunk.state = record->op == NVM_OP_EXTENT_ALLOC ? NVM_CHUNK_EXTENT : NVM_CHUNK_FREE;
+    chunk.state = op == NVM_OP_EXTENT_ALLOC ? NVM_CHUNK_EXTENT : NVM_CHUNK_FREE;
     chunk.units = (uint32_t)(record->bytes >> NVM_UNIT_SHIFT);
-    chunk.generation = record->generation;
+    chunk.generation = generation;
     nvm_flush(&heap->structure, nvm_extent_flip(heap, unit, chunk), sizeof(uint64_t));
 }
 
 static void replay(struct nvm_heap *heap, const struct entry *entry)
 {
     const struct nvm_record *record = entry->record;
-    bool alloc = record->op == NVM_OP_ALLOC || record->op == NVM_OP_EXTENT_ALLOC;
-    if (record->op == NVM_OP_ALLOC || record->op == NVM_OP_FREE)
+    unsigned op = nvm_tag_op(record->tag);
+    bool alloc = op == NVM_OP_ALLOC || op == NVM_OP_EXTENT_ALLOC;
+    if (op == NVM_OP_ALLOC || op == NVM_OP_FREE)
         replay_bit(heap, record);
     else
         replay_extent(heap, record);

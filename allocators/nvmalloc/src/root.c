@@ -25,7 +25,7 @@ uint32_t nvm_root_crc(const struct nvm_root_entry *entry, uint32_t salt)
 static int make_root(struct nvm_tcache *tcache, struct nvm_root_entry *entry, size_t size)
 {
     struct nvm_heap *heap = tcache->heap;
-    struct nvm_reservation block;
+    struct nvm_block block;
     int error = nvm_reserve_block(tcache, size, &block);
     if (error != 0)
         return error;
@@ -34,11 +34,12 @@ static int make_root(struct nvm_tcache *tcache, struct nvm_root_entry *entry, si
     entry->crc = nvm_root_crc(entry, heap->salt);
     nvm_flush(&tcache->persist, entry, sizeof(*entry));
     void *address = nvm_heap_at(heap, block.offset);
-    memset(address, 0, block.bytes);
-    nvm_flush(&tcache->persist, address, block.bytes);
+    size_t bytes = nvm_block_bytes(heap, block);
+    memset(address, 0, bytes);
+    nvm_flush(&tcache->persist, address, bytes);
     /* Key and zeroes before the record that makes them reachable. */
     nvm_fence(&tcache->persist);
-    nvm_commit_block(tcache, &block, &entry->ref);
+    nvm_commit_block(tcache, block, &entry->ref);
     return 0;
 }
 

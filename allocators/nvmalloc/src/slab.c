@@ -4,32 +4,8 @@
 
 #include <string.h>
 
+#include "block.h"
 #include "extent.h"
-#include "heap.h"
-#include "sizeclass.h"
-
-bool nvm_slab_locate(const struct nvm_heap *heap, uint64_t offset,
-                     struct nvm_block_place *place)
-{
-    if (!nvm_heap_in_data(heap, offset))
-        return false;
-    struct nvm_unit unit = nvm_unit_get(heap, nvm_heap_unit(heap, offset));
-    if (unit.kind != NVM_UNIT_SLAB && unit.kind != NVM_UNIT_UNSCANNED)
-        return false;
-    const struct nvm_class *klass = &nvm_classes[unit.klass];
-    uint64_t within = offset - nvm_unit_offset(heap, unit.head);
-    uint32_t index = nvm_sizeclass_index(klass, within);
-    if ((uint64_t)index * klass->size != within || index >= klass->blocks)
-        return false;
-    place->unit = unit.head;
-    place->index = index;
-    place->word = &heap->bitmaps[unit.head][index / 64];
-    place->mask = (uint64_t)1 << (index % 64);
-    place->klass = unit.klass;
-    place->generation = unit.generation;
-    place->unscanned = unit.kind == NVM_UNIT_UNSCANNED;
-    return true;
-}
 
 /* All blocks of the class, as DRAM bits. */
 static void fill_bits(uint64_t *bits, uint32_t blocks)
@@ -64,11 +40,8 @@ struct nvm_slab *nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *p
     slab->free = info->blocks;
     slab->state = NVM_SLAB_PARTIAL;
     fill_bits(slab->bits, info->blocks);
-    nvm_unit_set(heap, unit, info->units,
-                 (struct nvm_unit){.head = unit,
-                                   .generation = (uint16_t)generation,
-                                   .klass = (uint8_t)klass,
-                                   .kind = NVM_UNIT_SLAB});
+    uint64_t tag = nvm_block_tag(unit, klass, generation, 0);
+    nvm_unit_set(heap, unit, info->units, nvm_unit_make(NVM_UNIT_SLAB, tag));
     return slab;
 }
 
@@ -92,22 +65,23 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
         slab->free += (uint32_t)__builtin_popcountl(slab->bits[word]);
     }
     slab->state = slab->free != 0 ? NVM_SLAB_PARTIAL : NVM_SLAB_FULL;
-    struct nvm_unit member = nvm_unit_get(heap, slab->unit);
-    member.kind = NVM_UNIT_SLAB;
-    nvm_unit_set(heap, slab->unit, info->units, member);
+    uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
+    nvm_unit_set(heap, slab->unit, info->units, nvm_unit_make(NVM_UNIT_SLAB, tag));
 }
 
-unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t *offsets,
-                       unsigned want)
+unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
+                       struct nvm_block *blocks, unsigned want)
 {
     const struct nvm_class *info = &nvm_classes[slab->klass];
     uint64_t base = nvm_unit_offset(heap, slab->unit);
+    uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
     unsigned taken = 0;
     for (uint32_t word = 0; word < (info->blocks + 63) / 64 && taken < want; word++) {
         while (slab->bits[word] != 0 && taken < want) {
             uint32_t index = word * 64 + (uint32_t)__builtin_ctzl(slab->bits[word]);
             slab->bits[word] &= slab->bits[word] - 1;
-            offsets[taken++] = base + (uint64_t)index * info->size;
+            blocks[taken++] =
+                (struct nvm_block){base + (uint64_t)index * info->size, tag | index};
         }
     }
     slab->free -= taken;

@@ -29,6 +29,7 @@
 
 struct nvm_heap;
 struct nvm_persist;
+struct nvm_block;
 
 enum nvm_slab_state {
     NVM_SLAB_NONE = 0,
@@ -50,36 +51,6 @@ struct nvm_slab {
     uint64_t bits[NVM_BITMAP_WORDS];
 };
 
-/* A slab's place on media for a block, found from the block's offset. */
-struct nvm_block_place {
-    uint32_t unit;  /* first unit of the slab */
-    uint32_t index; /* of the block */
-    uint64_t *word; /* on media, holds the block's bit */
-    uint64_t mask;
-    uint8_t klass;
-    bool unscanned; /* the slab must be scanned before this block is freed */
-    uint16_t generation;
-};
-
-/* True if offset is the start of a block of a slab (live or not). */
-bool nvm_slab_locate(const struct nvm_heap *heap, uint64_t offset,
-                     struct nvm_block_place *place);
-
-static inline bool nvm_bit_is_set(const struct nvm_block_place *place)
-{
-    return (__atomic_load_n(place->word, __ATOMIC_RELAXED) & place->mask) != 0;
-}
-
-static inline void nvm_bit_set(const struct nvm_block_place *place)
-{
-    __atomic_fetch_or(place->word, place->mask, __ATOMIC_RELAXED);
-}
-
-static inline void nvm_bit_clear(const struct nvm_block_place *place)
-{
-    __atomic_fetch_and(place->word, ~place->mask, __ATOMIC_RELAXED);
-}
-
 /* Makes a new slab of the class, durably; NULL when no run of units is free.
    It is PARTIAL with every block free, and in no list. */
 struct nvm_slab *nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *persist,
@@ -91,9 +62,9 @@ void nvm_slab_retire(struct nvm_heap *heap, struct nvm_persist *persist,
 /* Fills in the DRAM bits of an UNSCANNED slab; it becomes PARTIAL or FULL. */
 void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab);
 
-/* Takes up to `want` free blocks, lowest first, as offsets; returns how many. */
-unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t *offsets,
-                       unsigned want);
+/* Takes up to `want` free blocks, lowest first; returns how many. */
+unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
+                       struct nvm_block *blocks, unsigned want);
 /* Gives one block back. */
 void nvm_slab_give(struct nvm_slab *slab, uint32_t index);
 

@@ -20,7 +20,7 @@ static size_t tcache_bytes(void)
 {
     size_t bytes = sizeof(struct nvm_tcache);
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++)
-        bytes += nvm_classes[klass].cache * sizeof(uint64_t);
+        bytes += nvm_classes[klass].cache * sizeof(struct nvm_block);
     return bytes;
 }
 
@@ -86,11 +86,11 @@ static struct nvm_tcache *make(struct nvm_heap *heap)
     struct nvm_tcache *tcache = nvm_dram_map(tcache_bytes());
     if (tcache == NULL)
         return NULL;
-    uint64_t *offsets = (uint64_t *)(tcache + 1);
+    struct nvm_block *blocks = (struct nvm_block *)(tcache + 1);
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
         tcache->bins[klass].capacity = nvm_classes[klass].cache;
-        tcache->bins[klass].offsets = offsets;
-        offsets += nvm_classes[klass].cache;
+        tcache->bins[klass].blocks = blocks;
+        blocks += nvm_classes[klass].cache;
     }
     tcache->heap = heap;
     tcache->lane = nvm_lane_acquire(heap);
@@ -139,43 +139,43 @@ struct nvm_tcache *nvm_tcache_find(struct nvm_heap *heap)
     return tcache;
 }
 
-uint64_t nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass)
+struct nvm_block nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     unsigned want = (bin->capacity + 1) / 2;
     unsigned taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
-                                    bin->offsets, want);
+                                    bin->blocks, want);
     if (taken == 0) {
         nvm_tcache_flush(tcache);
         taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
-                               bin->offsets, want);
+                               bin->blocks, want);
     }
     if (taken == 0)
-        return 0;
+        return (struct nvm_block){0, 0};
     /* Lowest address on top, so that blocks come in address order. */
     for (unsigned i = 0; i < taken / 2; i++) {
-        uint64_t swap = bin->offsets[i];
-        bin->offsets[i] = bin->offsets[taken - 1 - i];
-        bin->offsets[taken - 1 - i] = swap;
+        struct nvm_block swap = bin->blocks[i];
+        bin->blocks[i] = bin->blocks[taken - 1 - i];
+        bin->blocks[taken - 1 - i] = swap;
     }
     bin->count = taken - 1;
-    return bin->offsets[taken - 1];
+    return bin->blocks[taken - 1];
 }
 
 void nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     uint32_t surplus = (bin->count + 1) / 2;
-    nvm_arena_give(tcache->heap, &tcache->persist, bin->offsets, surplus);
+    nvm_arena_give(tcache->heap, &tcache->persist, bin->blocks, surplus);
     bin->count -= surplus;
-    memmove(bin->offsets, bin->offsets + surplus, bin->count * sizeof(uint64_t));
+    memmove(bin->blocks, bin->blocks + surplus, bin->count * sizeof(struct nvm_block));
 }
 
 void nvm_tcache_flush(struct nvm_tcache *tcache)
 {
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
         struct nvm_tcache_bin *bin = &tcache->bins[klass];
-        nvm_arena_give(tcache->heap, &tcache->persist, bin->offsets, bin->count);
+        nvm_arena_give(tcache->heap, &tcache->persist, bin->blocks, bin->count);
         bin->count = 0;
     }
 }

@@ -14,12 +14,12 @@
 
 #include <stdint.h>
 
-#include "heap.h"
+#include "block.h"
 
 struct nvm_tcache_bin {
     uint32_t count;
     uint32_t capacity;
-    uint64_t *offsets; /* a stack; [0] is the oldest */
+    struct nvm_block *blocks; /* a stack; [0] is the oldest */
 };
 
 struct nvm_tcache {
@@ -50,25 +50,25 @@ static inline struct nvm_tcache *nvm_tcache_get(struct nvm_heap *heap)
     return nvm_tcache_find(heap);
 }
 
-/* A free block of at least the class (see nvm_arena_take), or 0. */
-uint64_t nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass);
-static inline uint64_t nvm_tcache_pop(struct nvm_tcache *tcache, unsigned klass)
+/* A free block of at least the class (see nvm_arena_take); offset 0: none. */
+struct nvm_block nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass);
+static inline struct nvm_block nvm_tcache_pop(struct nvm_tcache *tcache, unsigned klass)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     if (__builtin_expect(bin->count != 0, 1))
-        return bin->offsets[--bin->count];
+        return bin->blocks[--bin->count];
     return nvm_tcache_refill(tcache, klass);
 }
 
-/* Takes in a block that is no longer live. */
+/* Takes in a slab block that is no longer live. */
 void nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass);
-static inline void nvm_tcache_push(struct nvm_tcache *tcache, unsigned klass,
-                                   uint64_t offset)
+static inline void nvm_tcache_push(struct nvm_tcache *tcache, struct nvm_block block)
 {
+    unsigned klass = nvm_tag_class(block.tag);
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     if (__builtin_expect(bin->count == bin->capacity, 0))
         nvm_tcache_spill(tcache, klass);
-    bin->offsets[bin->count++] = offset;
+    bin->blocks[bin->count++] = block;
 }
 
 /* Gives every cached block back to the arenas. */

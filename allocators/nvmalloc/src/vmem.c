@@ -2,8 +2,8 @@
 /*
  * vmem: the theory, and allocation and freeing.
  *
- * After J. Bonwick and J. Adams, "Magazines and Vmem: Extending the Slab Allocator to Many
- * CPUs and Arbitrary Resources", USENIX 2001. Written from the concept.
+ * After J. Bonwick and J. Adams, "Magazines and Vmem: Extending the Slab Allocator to
+ * Many CPUs and Arbitrary Resources", USENIX 2001. Written from the concept.
  *
  * 1. The model
  *
@@ -14,20 +14,21 @@
  *    arena's quantum, a power of two.
  *
  *    Spans are given by hand (vmem_add) or imported from a source when nothing fits. An
- *    imported span goes back to its source in the operation that makes it one free segment
- *    again. Since arenas can be sources, they form a tree; a child's imported spans are
- *    exactly allocated segments of its parent.
+ *    imported span goes back to its source in the operation that makes it one free
+ * segment again. Since arenas can be sources, they form a tree; a child's imported spans
+ * are exactly allocated segments of its parent.
  *
  * 2. Representation
  *
- *    A segment is a struct vmem_seg, kept outside of the range it describes, on two lists:
+ *    A segment is a struct vmem_seg, kept outside of the range it describes, on two
+ * lists:
  *
  *      the arena's list: circular through the anchor vm_seg0; each span's tag is followed
  *      by the span's segments in address order, so neighbours are found in O(1) (boundary
  *      tags); spans come in the order in which they were added;
  *
- *      the list of its kin: one of 64 free lists; or a hash chain if allocated; or the list
- *      of spans.
+ *      the list of its kin: one of 64 free lists; or a hash chain if allocated; or the
+ * list of spans.
  *
  *      seg0 <-> [span 100..200) <-> [free 100..120) <-> [alloc 120..200) <-> [span ...
  *
@@ -40,68 +41,68 @@
  *    I4  the hash holds exactly the allocated segments: vm_nalloc = vk_alloc - vk_free
  *    I5  vk_mem_total = sum of spans, vk_mem_import = sum of imported spans,
  *        vk_mem_inuse = sum of allocated segments
- *    I6  starts and ends are multiples of the quantum; no span starts at 0; spans are disjoint
- *    I7  no imported span consists of one free segment
- *    I8  the rotor's address lies in its segment: vs_start <= vm_rotor_addr <= vs_end
+ *    I6  starts and ends are multiples of the quantum; no span starts at 0; spans are
+ * disjoint I7  no imported span consists of one free segment I8  the rotor's address lies
+ * in its segment: vs_start <= vm_rotor_addr <= vs_end
  *
  * 4. Free lists and instant fit
  *
  *    On list i all sizes lie in [2^i, 2^(i+1)). So every segment on the lists from
- *    ceil(log2 n) up holds n, and the bitmap names the first such list that isn't empty in
- *    one instruction: constant time, and a good approximation of best fit. Only when those
- *    lists are empty the one at floor(log2 n) is searched, whose members may or may not
- *    fit. So an allocation never fails, and never imports, while a fitting segment is free.
- *    There are 64 lists for the 64 possible values of floor(log2 s), and a 65th that is
- *    always empty: where searches end.
+ *    ceil(log2 n) up holds n, and the bitmap names the first such list that isn't empty
+ * in one instruction: constant time, and a good approximation of best fit. Only when
+ * those lists are empty the one at floor(log2 n) is searched, whose members may or may
+ * not fit. So an allocation never fails, and never imports, while a fitting segment is
+ * free. There are 64 lists for the 64 possible values of floor(log2 s), and a 65th that
+ * is always empty: where searches end.
  *
  *    Alignment up to `align` costs at most align - quantum, so an aligned request is an
  *    instant fit of size + align - quantum. Bounds and boundaries can't be had that way:
  *    such requests look at the segments on each list from floor(log2 n) up.
  *
  *    VM_BESTFIT takes a smallest segment in which the request fits: the first list from
- *    below that has one has the smallest. VM_FIRSTFIT takes the lowest possible address and
- *    looks at all free segments that may be large enough; a tree by address would make that
- *    logarithmic, and every other operation slower.
+ *    below that has one has the smallest. VM_FIRSTFIT takes the lowest possible address
+ * and looks at all free segments that may be large enough; a tree by address would make
+ * that logarithmic, and every other operation slower.
  *
  * 5. The hash of allocated segments
  *
  *    By start address; gives a free its segment in O(1), and proof that address and size
- *    are right. Rescaled to one bucket a segment when the load leaves 1/8 .. 2, by the
- *    operation that finds it so, after it dropped the lock; amortised O(1). (A rescale by a
- *    timer, as in the original, depends on somebody's calling it.)
+ *    are right. Rescaled to one bucket a segment when the load leaves 1/8 .. 1, by the
+ *    operation that finds it so, after it dropped the lock; amortised O(1). (A rescale by
+ * a timer, as in the original, depends on somebody's calling it.)
  *
  * 6. Next fit, and walks that let go of the lock
  *
  *    The rotor is no segment on the arena's list, which would lie between two neighbours
- *    and keep them apart, but a place: a segment and an address in it. When that segment is
- *    merged into another, the rotor is in that one; when its span goes, it is at the next.
- *    A reentrant walk is such a place too, the segment to report next; when that vanishes,
- *    its successor is.
+ *    and keep them apart, but a place: a segment and an address in it. When that segment
+ * is merged into another, the rotor is in that one; when its span goes, it is at the
+ * next. A reentrant walk is such a place too, the segment to report next; when that
+ * vanishes, its successor is.
  *
  * 7. Sleeping
  *
- *    vm_freegen counts the events that can make a failed allocation succeed: frees and new
- *    spans. A search that fails notes it under the same lock, and the sleeper waits until it
- *    moves; so no wake-up is lost. Sources are asked with VM_NOSLEEP, never slept in: a
- *    thread asleep in the source would miss what is freed here. As a source (any function)
- *    can't tell when it has more, and an object can be freed into a quantum cache without
- *    the arena's noticing, sleepers of arenas with either look again after 1 ms, 2 ms, ...
- *    at most 32 ms.
+ *    vm_freegen counts the events that can make a failed allocation succeed: frees and
+ * new spans. A search that fails notes it under the same lock, and the sleeper waits
+ * until it moves; so no wake-up is lost. Sources are asked with VM_NOSLEEP, never slept
+ * in: a thread asleep in the source would miss what is freed here. As a source (any
+ * function) can't tell when it has more, and an object can be freed into a quantum cache
+ * without the arena's noticing, sleepers of arenas with either look again after 1 ms, 2
+ * ms, ... at most 32 ms.
  *
  * 8. Bootstrapping: how vmem feeds itself
  *
  *    No malloc anywhere: vmem may be what malloc stands on. The first arenas and segment
- *    structures lie in static pools. Above the heap (memory from mmap, or the caller's) are
- *    vmem's own arenas: vmem_internal imports from the heap; from it vmem_seg (segment
+ *    structures lie in static pools. Above the heap (memory from mmap, or the caller's)
+ * are vmem's own arenas: vmem_internal imports from the heap; from it vmem_seg (segment
  *    structures), vmem_hash (tables), vmem_meta (arenas and caches).
  *
  *    An arena keeps a reserve of structures and fills it up to VMEM_MINFREE before each
  *    operation, so that the operation itself can't fail for want of one. The reserve is
  *    filled from a global list; when that is down to VMEM_RESERVE, the thread drops the
- *    arena's lock and refills: allocates a chunk from vmem_seg. That again is an operation
- *    on arenas which need structures: the refilling thread, one at a time, may take the
- *    last VMEM_RESERVE, which are counted out for exactly that. Then the recursion ends.
- *    Chunks of structures are kept for ever (their number is a high-water mark).
+ *    arena's lock and refills: allocates a chunk from vmem_seg. That again is an
+ * operation on arenas which need structures: the refilling thread, one at a time, may
+ * take the last VMEM_RESERVE, which are counted out for exactly that. Then the recursion
+ * ends. Chunks of structures are kept for ever (their number is a high-water mark).
  *
  *    VMC_POPULATOR marks the arenas between vmem_seg and the memory: their reserves are
  *    filled at creation.
@@ -111,7 +112,8 @@
  *      1. vmem_init_lock      2. list of caches       3. list of arenas
  *      4. a cache's CPU lock, its depot lock, its slab lock; then those of a cache of
  *         magazines, which has no CPU locks
- *      5. vmem_refill_lock    6. one arena's vm_lock  7. vmem_segfree_lock, pool of slab tags
+ *      5. vmem_refill_lock    6. one arena's vm_lock  7. vmem_segfree_lock, pool of slab
+ * tags
  *
  *    A thread holds at most one arena's lock, and none while it calls import and return
  *    functions, walkers with VMEM_REENTRANT, or visitors.
@@ -119,9 +121,9 @@
  * 10. Quantum caches
  *
  *    One object cache (objcache.c) for each size of 1, 2, ... up to 16 quanta that
- *    qcache_max covers, over slabs from this very arena. If no slab can be had, the size is
- *    taken from the arena directly; the slab layer knows such objects by their lying in no
- *    slab. Before an allocation fails, the arena's own caches are emptied once.
+ *    qcache_max covers, over slabs from this very arena. If no slab can be had, the size
+ * is taken from the arena directly; the slab layer knows such objects by their lying in
+ * no slab. Before an allocation fails, the arena's own caches are emptied once.
  */
 #include "vmem_impl.h"
 
@@ -195,11 +197,13 @@ static void *import_span(vmem_t *vmp, const vmem_request_t *req, size_t *size)
 {
     void *addr;
 
-    if (req->vr_min != 0 || req->vr_max != UINTPTR_MAX || !vmem_import_size(vmp, req, size))
+    if (req->vr_min != 0 || req->vr_max != UINTPTR_MAX ||
+        !vmem_import_size(vmp, req, size))
         return NULL;
     if (vmp->vm_source_ximport != NULL) {
         size_t align = vmp->vm_quantum;
-        if (req->vr_align > align && req->vr_phase == 0 && req->vr_nocross <= req->vr_align) {
+        if (req->vr_align > align && req->vr_phase == 0 &&
+            req->vr_nocross <= req->vr_align) {
             align = req->vr_align; /* a source that aligns makes the slack unnecessary */
             *size = req->vr_size;
         }
@@ -212,9 +216,10 @@ static void *import_span(vmem_t *vmp, const vmem_request_t *req, size_t *size)
     uintptr_t start = (uintptr_t)addr, end;
     if (((start | *size) & (vmp->vm_quantum - 1)) != 0 ||
         __builtin_add_overflow(start, *size, &end))
-        vmem_panic("arena \"%s\": its import function gave [%p, +%zu), which is not a range of "
-                   "multiples of the quantum %zu",
-                   vmp->vm_name, addr, *size, vmp->vm_quantum);
+        vmem_panic(
+            "arena \"%s\": its import function gave [%p, +%zu), which is not a range of "
+            "multiples of the quantum %zu",
+            vmp->vm_name, addr, *size, vmp->vm_quantum);
     return addr;
 }
 
@@ -242,8 +247,9 @@ static void *commit(vmem_t *vmp, const vmem_request_t *req, int vmflag, vmem_seg
 }
 
 /*
- * With the lock held, which is dropped meanwhile: import for the request. The free segment
- * of the new span and the place in it; NULL if there is none, the span then went back.
+ * With the lock held, which is dropped meanwhile: import for the request. The free
+ * segment of the new span and the place in it; NULL if there is none, the span then went
+ * back.
  */
 static vmem_seg_t *search_import(vmem_t *vmp, const vmem_request_t *req, uintptr_t *where,
                                  bool *no_segs)
@@ -257,7 +263,8 @@ static vmem_seg_t *search_import(vmem_t *vmp, const vmem_request_t *req, uintptr
         return NULL;
     uintptr_t start = (uintptr_t)addr;
     *no_segs = !vmem_populate_locked(vmp);
-    /* The import function may have given less than asked, or elsewhere: don't trust it. */
+    /* The import function may have given less than asked, or elsewhere: don't trust it.
+     */
     if (!*no_segs && start != 0 && vmem_fit(req, start, start + size, where))
         return vmem_span_create(vmp, start, size, true);
     vmem_unlock(vmp);
@@ -270,8 +277,8 @@ static vmem_seg_t *search_import(vmem_t *vmp, const vmem_request_t *req, uintptr
  * One attempt, without waiting and without counting a failure. On failure *gen is the
  * generation at which nothing fitted, *no_segs tells that segment structures lacked.
  */
-static void *try_request(vmem_t *vmp, const vmem_request_t *req, int vmflag, uint64_t *gen,
-                         bool *no_segs)
+static void *try_request(vmem_t *vmp, const vmem_request_t *req, int vmflag,
+                         uint64_t *gen, bool *no_segs)
 {
     uintptr_t where;
     vmem_seg_t *vsp = NULL;
@@ -359,7 +366,8 @@ static void *allocate(vmem_t *vmp, const vmem_request_t *req, objcache_t *qc, in
     }
 }
 
-/* For the slab layer of quantum caches: failure is quiet, since the caller has a way on. */
+/* For the slab layer of quantum caches: failure is quiet, since the caller has a way on.
+ */
 void *vmem_try_alloc(vmem_t *vmp, size_t size, size_t align)
 {
     const vmem_request_t req = {
@@ -405,7 +413,8 @@ static bool request_possible(const vmem_t *vmp, const vmem_request_t *req)
         return true;
     size_t offset = req->vr_phase & (req->vr_nocross - 1), room;
     return vmem_is_pow2(req->vr_nocross) &&
-           !__builtin_add_overflow(offset, req->vr_size, &room) && room <= req->vr_nocross;
+           !__builtin_add_overflow(offset, req->vr_size, &room) &&
+           room <= req->vr_nocross;
 }
 
 void *vmem_xalloc(vmem_t *vmp, size_t size, size_t align, size_t phase, size_t nocross,
@@ -470,9 +479,10 @@ void vmem_xfree(vmem_t *vmp, void *addr, size_t size)
                    "expected one of %zu",
                    vmp->vm_name, addr, size, rounded);
     if (vsp->vs_end - vsp->vs_start != rounded)
-        vmem_panic("arena \"%s\": free(%p, %zu): found an allocation of %zu, expected one "
-                   "of %zu",
-                   vmp->vm_name, addr, size, (size_t)(vsp->vs_end - vsp->vs_start), rounded);
+        vmem_panic(
+            "arena \"%s\": free(%p, %zu): found an allocation of %zu, expected one "
+            "of %zu",
+            vmp->vm_name, addr, size, (size_t)(vsp->vs_end - vsp->vs_start), rounded);
     vmp->vm_kstat.vk_free++;
     vsp = vmem_seg_release(vmp, vsp);
 

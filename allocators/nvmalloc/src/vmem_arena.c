@@ -44,7 +44,8 @@ static void list_remove(vmem_t *vmp)
     pthread_mutex_unlock(&vmem_list_lock);
 }
 
-/* Slabs of all of an arena's quantum caches are equal, so that freed ones fit each other. */
+/* Slabs of all of an arena's quantum caches are equal, so that freed ones fit each other.
+ */
 static bool create_qcaches(vmem_t *vmp, size_t qcache_max)
 {
     size_t n = qcache_max >> vmp->vm_qshift;
@@ -124,8 +125,8 @@ vmem_t *vmem_create_common(const char *name, void *base, size_t size, size_t qua
 }
 
 vmem_t *vmem_create(const char *name, void *base, size_t size, size_t quantum,
-                    vmem_alloc_t *afunc, vmem_free_t *ffunc, vmem_t *source, size_t qcache_max,
-                    int vmflag)
+                    vmem_alloc_t *afunc, vmem_free_t *ffunc, vmem_t *source,
+                    size_t qcache_max, int vmflag)
 {
     if (!vmem_ready())
         return NULL;
@@ -218,7 +219,8 @@ bool vmem_contains(vmem_t *vmp, const void *addr, size_t size)
     vmem_lock(vmp);
     vmp->vm_kstat.vk_contains++;
     while (found && at < end) {
-        /* Spans don't merge, so the range may go on in another one, anywhere on the list. */
+        /* Spans don't merge, so the range may go on in another one, anywhere on the list.
+         */
         const vmem_seg_t *span = seg0->vs_knext;
         while (span != seg0 && (at < span->vs_start || at >= span->vs_end)) {
             vmp->vm_kstat.vk_contains_search++;

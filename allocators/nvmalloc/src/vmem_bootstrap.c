@@ -11,12 +11,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define VMEM_INITIAL     8   /* arenas: parent, heap, internal, seg, hash, meta; 2 spare */
-#define VMEM_SEG_INITIAL 256 /* > 6 arenas x (a span and VMEM_MINFREE), + VMEM_RESERVE */
-#define VMEM_SEG_CHUNK   ((size_t)16384)
-#define VMEM_PAGE        ((size_t)4096)
-#define VMEM_MMAP_STEP   ((size_t)256 << 10)
-#define VMEM_BATCH       16 /* structures that an arena fetches at once */
+#define VMEM_INITIAL     8 /* arenas: parent, heap, internal, seg, hash, meta; 2 spare */
+#define VMEM_SEG_INITIAL 256 /* > 6 arenas x (a span and VMEM_MINFREE), + VMEM_RESERVE   \
+                              */
+#define VMEM_SEG_CHUNK ((size_t)16384)
+#define VMEM_PAGE      ((size_t)4096)
+#define VMEM_MMAP_STEP ((size_t)256 << 10)
+#define VMEM_HUGE_PAGE ((size_t)2 << 20)
+#define VMEM_BATCH     16 /* structures that an arena fetches at once */
 
 vmem_t *vmem_heap_arena;
 vmem_t *vmem_internal_arena;
@@ -61,7 +63,8 @@ static void segs_put_array(vmem_seg_t *seg, size_t n)
     segs_put_global(&seg[0], &seg[n - 1], n);
 }
 
-/* Move structures to the arena until it has `want`; the last VMEM_RESERVE are a refill's. */
+/* Move structures to the arena until it has `want`; the last VMEM_RESERVE are a refill's.
+ */
 static bool segs_get_global(vmem_t *vmp, size_t want)
 {
     pthread_mutex_lock(&vmem_segfree_lock);
@@ -89,7 +92,8 @@ static bool refill(void)
     pthread_mutex_unlock(&vmem_segfree_lock);
     if (!enough && vmem_seg_arena != NULL) {
         refilling = true;
-        chunk = vmem_xalloc(vmem_seg_arena, VMEM_SEG_CHUNK, 0, 0, 0, NULL, NULL, VM_NOSLEEP);
+        chunk =
+            vmem_xalloc(vmem_seg_arena, VMEM_SEG_CHUNK, 0, 0, 0, NULL, NULL, VM_NOSLEEP);
         refilling = false;
         if (chunk != NULL)
             segs_put_array(chunk, VMEM_SEG_CHUNK / sizeof(vmem_seg_t));
@@ -108,9 +112,10 @@ bool vmem_populate_locked(vmem_t *vmp)
         if (segs_get_global(vmp, refilling ? VMEM_MINFREE : VMEM_BATCH))
             break;
         if (refilling)
-            vmem_panic("arena \"%s\": no segment structures left during a refill: more than "
-                       "%d arenas between vmem_seg and the heap's memory",
-                       vmp->vm_name, VMEM_CHAIN_MAX);
+            vmem_panic(
+                "arena \"%s\": no segment structures left during a refill: more than "
+                "%d arenas between vmem_seg and the heap's memory",
+                vmp->vm_name, VMEM_CHAIN_MAX);
         vmem_unlock(vmp);
         bool more = refill();
         vmem_lock(vmp);
@@ -172,29 +177,54 @@ void vmem_struct_put(vmem_t *vmp)
     vmem_free(vmem_meta_arena, vmp, sizeof(*vmp));
 }
 
-/* The default heap: anonymous memory in steps that amortise the system call. */
-static void *mmap_import(vmem_t *source, size_t *size, size_t align, int vmflag)
+/* Anonymous memory at a multiple of `align`; NULL: none. */
+static void *map_aligned(size_t size, size_t align)
 {
-    size_t want;
-    size_t slack = align > VMEM_PAGE ? align - VMEM_PAGE : 0;
+    size_t room;
 
-    (void)source;
-    (void)vmflag;
-    if (__builtin_add_overflow(*size, VMEM_MMAP_STEP - 1, &want))
+    if (__builtin_add_overflow(size, align - VMEM_PAGE, &room))
         return NULL;
-    want &= ~(VMEM_MMAP_STEP - 1);
-    if (__builtin_add_overflow(want, slack, &slack))
-        return NULL;
-    char *p = mmap(NULL, slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *p =
+        mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
     char *aligned = (char *)(((uintptr_t)p + align - 1) & ~(uintptr_t)(align - 1));
     if (aligned > p)
         munmap(p, (size_t)(aligned - p));
-    if (aligned + want < p + slack)
-        munmap(aligned + want, (size_t)(p + slack - (aligned + want)));
-    *size = want;
+    if (aligned + size < p + room)
+        munmap(aligned + size, (size_t)(p + room - (aligned + size)));
     return aligned;
+}
+
+static _Atomic size_t mmap_total;
+
+/*
+ * The default heap: memory in steps that amortise the system call. A heap that has grown
+ * large grows by huge pages: segment structures are visited in no order, and a miss of
+ * the TLB costs as much as one of the cache.
+ */
+static void *mmap_import(vmem_t *source, size_t *size, size_t align, int vmflag)
+{
+    bool large =
+        atomic_load(&mmap_total) >= 4 * VMEM_HUGE_PAGE || *size >= VMEM_HUGE_PAGE;
+    size_t step = large ? VMEM_HUGE_PAGE : VMEM_MMAP_STEP;
+    size_t want;
+
+    (void)source;
+    (void)vmflag;
+    if (__builtin_add_overflow(*size, step - 1, &want))
+        return NULL;
+    want &= ~(step - 1);
+    if (large && align < VMEM_HUGE_PAGE)
+        align = VMEM_HUGE_PAGE;
+    void *p = map_aligned(want, align);
+    if (p == NULL)
+        return NULL;
+    if (large)
+        madvise(p, want, MADV_HUGEPAGE); /* a wish; without it all works too */
+    atomic_fetch_add(&mmap_total, want);
+    *size = want;
+    return p;
 }
 
 static void mmap_return(vmem_t *source, void *addr, size_t size)
@@ -202,15 +232,17 @@ static void mmap_return(vmem_t *source, void *addr, size_t size)
     (void)source;
     if (munmap(addr, size) != 0)
         vmem_panic("munmap(%p, %zu) failed: errno %d", addr, size, errno);
+    atomic_fetch_sub(&mmap_total, size);
 }
 
 static vmem_t *own_arena(const char *name, size_t quantum, vmem_t *source)
 {
-    return vmem_create_common(name, NULL, 0, quantum, vmem_alloc, NULL, vmem_free, source, 0,
-                              VM_NOSLEEP | VMC_POPULATOR | VMC_NO_QCACHE);
+    return vmem_create_common(name, NULL, 0, quantum, vmem_alloc, NULL, vmem_free, source,
+                              0, VM_NOSLEEP | VMC_POPULATOR | VMC_NO_QCACHE);
 }
 
-/* The arenas of vmem itself above a heap. The heap exists; failure leaves nothing usable. */
+/* The arenas of vmem itself above a heap. The heap exists; failure leaves nothing usable.
+ */
 static bool start(vmem_t *heap)
 {
     vmem_heap_arena = heap;
@@ -248,8 +280,8 @@ static vmem_t *start_given(const char *parent_name, size_t parent_quantum,
 
     segs_put_array(vmem_seg0, VMEM_SEG_INITIAL);
     if (parent_name != NULL)
-        parent = vmem_create_common(parent_name, NULL, 0, parent_quantum, parent_alloc, NULL,
-                                    parent_free, NULL, 0, flags);
+        parent = vmem_create_common(parent_name, NULL, 0, parent_quantum, parent_alloc,
+                                    NULL, parent_free, NULL, 0, flags);
     if (parent != NULL && heap_alloc == NULL) {
         heap_alloc = vmem_alloc;
         heap_free = vmem_free;
@@ -263,13 +295,14 @@ static bool range_ok(const void *start, size_t size, size_t quantum)
 {
     uintptr_t end;
 
-    return size == 0 || (start != NULL && (((uintptr_t)start | size) & (quantum - 1)) == 0 &&
-                         !__builtin_add_overflow((uintptr_t)start, size, &end));
+    return size == 0 ||
+           (start != NULL && (((uintptr_t)start | size) & (quantum - 1)) == 0 &&
+            !__builtin_add_overflow((uintptr_t)start, size, &end));
 }
 
 static bool heap_args_ok(const char *parent_name, size_t parent_quantum,
-                         vmem_alloc_t *parent_alloc, const void *heap_start, size_t heap_size,
-                         size_t heap_quantum, vmem_alloc_t *heap_alloc)
+                         vmem_alloc_t *parent_alloc, const void *heap_start,
+                         size_t heap_size, size_t heap_quantum, vmem_alloc_t *heap_alloc)
 {
     if (parent_name != NULL && (!vmem_is_pow2(parent_quantum) || parent_alloc == NULL))
         return false;
@@ -280,10 +313,10 @@ static bool heap_args_ok(const char *parent_name, size_t parent_quantum,
     return range_ok(heap_start, heap_size, heap_quantum);
 }
 
-vmem_t *vmem_init(const char *parent_name, size_t parent_quantum, vmem_alloc_t *parent_alloc,
-                  vmem_free_t *parent_free, const char *heap_name, void *heap_start,
-                  size_t heap_size, size_t heap_quantum, vmem_alloc_t *heap_alloc,
-                  vmem_free_t *heap_free)
+vmem_t *vmem_init(const char *parent_name, size_t parent_quantum,
+                  vmem_alloc_t *parent_alloc, vmem_free_t *parent_free,
+                  const char *heap_name, void *heap_start, size_t heap_size,
+                  size_t heap_quantum, vmem_alloc_t *heap_alloc, vmem_free_t *heap_free)
 {
     bool by_default = parent_name == NULL && heap_name == NULL;
     vmem_t *heap = NULL;
@@ -300,12 +333,13 @@ vmem_t *vmem_init(const char *parent_name, size_t parent_quantum, vmem_alloc_t *
         heap = start_default();
         failed = heap == NULL;
     } else if (heap_name == NULL ||
-               !heap_args_ok(parent_name, parent_quantum, parent_alloc, heap_start, heap_size,
-                             heap_quantum, heap_alloc)) {
+               !heap_args_ok(parent_name, parent_quantum, parent_alloc, heap_start,
+                             heap_size, heap_quantum, heap_alloc)) {
         errno = EINVAL;
     } else {
-        heap = start_given(parent_name, parent_quantum, parent_alloc, parent_free, heap_name,
-                           heap_start, heap_size, heap_quantum, heap_alloc, heap_free);
+        heap =
+            start_given(parent_name, parent_quantum, parent_alloc, parent_free, heap_name,
+                        heap_start, heap_size, heap_quantum, heap_alloc, heap_free);
         failed = heap == NULL;
     }
     if (heap != NULL)

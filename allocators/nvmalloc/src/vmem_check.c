@@ -13,7 +13,8 @@ typedef struct check {
     bool ck_rotor_seen;
 } check_t;
 
-__attribute__((format(printf, 2, 3))) static bool broken(check_t *ck, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static bool broken(check_t *ck, const char *fmt,
+                                                         ...)
 {
     va_list ap;
 
@@ -50,8 +51,9 @@ static bool check_span(check_t *ck, const vmem_seg_t **vspp)
         if (!check_range(ck, vsp))
             return false;
         if (vsp->vs_start != at || vsp->vs_end > span->vs_end)
-            return broken(ck, "I1: segment [%#zx, %#zx) where %#zx of span [%#zx, %#zx) is due",
-                          vsp->vs_start, vsp->vs_end, at, span->vs_start, span->vs_end);
+            return broken(
+                ck, "I1: segment [%#zx, %#zx) where %#zx of span [%#zx, %#zx) is due",
+                vsp->vs_start, vsp->vs_end, at, span->vs_start, span->vs_end);
         if (vsp->vs_anext->vs_aprev != vsp)
             return broken(ck, "I1: back link behind %#zx", vsp->vs_start);
         if (vsp->vs_type == VMEM_FREE && vsp->vs_aprev->vs_type == VMEM_FREE)
@@ -67,8 +69,8 @@ static bool check_span(check_t *ck, const vmem_seg_t **vspp)
         at = vsp->vs_end;
     }
     if (at != span->vs_end)
-        return broken(ck, "I1: span [%#zx, %#zx) is tiled up to %#zx only", span->vs_start,
-                      span->vs_end, at);
+        return broken(ck, "I1: span [%#zx, %#zx) is tiled up to %#zx only",
+                      span->vs_start, span->vs_end, at);
     ck->ck_rotor_seen |= span == ck->ck_vmp->vm_rotor;
     *vspp = vsp;
     return true;
@@ -84,12 +86,13 @@ static bool check_freelists(check_t *ck)
         bool bit = i < VMEM_FREELISTS && (vmp->vm_freemap >> i & 1) != 0;
         if (bit != (vmp->vm_freelist[i] != NULL))
             return broken(ck, "I3: bitmap and free list %u disagree", i);
-        for (const vmem_seg_t *vsp = vmp->vm_freelist[i]; vsp != NULL; vsp = vsp->vs_knext) {
+        for (const vmem_seg_t *vsp = vmp->vm_freelist[i]; vsp != NULL;
+             vsp = vsp->vs_knext) {
             size_t size = vsp->vs_end - vsp->vs_start;
             if (vsp->vs_type != VMEM_FREE || vsp->vs_kprev != prev ||
                 vmem_floor_log2(size) != i)
-                return broken(ck, "I3: segment [%#zx, %#zx) on free list %u", vsp->vs_start,
-                              vsp->vs_end, i);
+                return broken(ck, "I3: segment [%#zx, %#zx) on free list %u",
+                              vsp->vs_start, vsp->vs_end, i);
             prev = vsp;
             if (++frees > ck->ck_frees)
                 return broken(ck, "I3: more on the free lists than %zu", ck->ck_frees);
@@ -107,7 +110,8 @@ static bool check_hash(check_t *ck)
     size_t allocs = 0;
 
     for (size_t i = 0; i <= vmp->vm_hash_mask; i++) {
-        for (const vmem_seg_t *vsp = vmp->vm_hash_table[i]; vsp != NULL; vsp = vsp->vs_knext) {
+        for (const vmem_seg_t *vsp = vmp->vm_hash_table[i]; vsp != NULL;
+             vsp = vsp->vs_knext) {
             if (vsp->vs_type != VMEM_ALLOC || vmem_hash_bucket(vmp, vsp->vs_start) != i)
                 return broken(ck, "I4: segment [%#zx, %#zx) in bucket %zu", vsp->vs_start,
                               vsp->vs_end, i);
@@ -117,8 +121,8 @@ static bool check_hash(check_t *ck)
     }
     if (allocs != ck->ck_allocs || vmp->vm_nalloc != allocs ||
         vmp->vm_kstat.vk_alloc - vmp->vm_kstat.vk_free != allocs)
-        return broken(ck, "I4: %zu allocated, %zu in the hash, vm_nalloc %zu", ck->ck_allocs,
-                      allocs, vmp->vm_nalloc);
+        return broken(ck, "I4: %zu allocated, %zu in the hash, vm_nalloc %zu",
+                      ck->ck_allocs, allocs, vmp->vm_nalloc);
     return true;
 }
 
@@ -148,7 +152,8 @@ static bool check_sums(check_t *ck)
 
     if (ks->vk_mem_total != ck->ck_total || ks->vk_mem_import != ck->ck_import ||
         ks->vk_mem_inuse != ck->ck_inuse)
-        return broken(ck, "I5: counters and segments disagree on total, import or in use");
+        return broken(ck,
+                      "I5: counters and segments disagree on total, import or in use");
     if (rotor != &vmp->vm_seg0 && !ck->ck_rotor_seen)
         return broken(ck, "I8: the rotor is on no segment of the arena");
     if (vmp->vm_rotor_addr < rotor->vs_start || vmp->vm_rotor_addr > rotor->vs_end)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Around fork(): all locks, in the order of vmem.c, 9. Holding them all means that what the
- * child inherits meets every invariant. What another thread had in hand between two locked
- * steps (a span just imported, a magazine being unloaded) is lost to the child: unused, and
- * never handed out.
+ * Around fork(): all locks, in the order of vmem.c, 9. Holding them all means that what
+ * the child inherits meets every invariant. What another thread had in hand between two
+ * locked steps (a span just imported, a magazine being unloaded) is lost to the child:
+ * unused, and never handed out.
  */
 #include "vmem_impl.h"
 
@@ -33,7 +33,8 @@ void vmem_release(void)
     pthread_mutex_unlock(&vmem_segfree_lock);
     for (vmem_t *vmp = vmem_list; vmp != NULL; vmp = vmp->vm_next) {
         if (in_child) {
-            /* The sleepers stayed with the parent; as would a destroy that awaits them. */
+            /* The sleepers stayed with the parent; as would a destroy that awaits them.
+             */
             vmem_cond_init(&vmp->vm_cv);
             vmp->vm_nwaiters = 0;
             vmp->vm_cursors = NULL; /* so did walkers, and their stacks are reused */

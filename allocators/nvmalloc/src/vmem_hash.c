@@ -7,8 +7,8 @@
 
 #include <string.h>
 
-/* Rescale when outside 1/8 .. 2 segments a bucket; afterwards there is 1/2 .. 1. */
-#define HASH_MAX_LOAD 2
+/* Rescale when outside 1/8 .. 1 segments a bucket; afterwards there is 1/2 .. 1. */
+#define HASH_MAX_LOAD 1
 #define HASH_MIN_LOAD 8
 #define HASH_REST     4096 /* operations before trying again when there was no memory */
 
@@ -107,7 +107,8 @@ void vmem_hash_rescale(vmem_t *vmp)
     vmem_lock(vmp);
     while (((size_t)1 << shift) < vmp->vm_nalloc)
         shift++;
-    bool wanted = !vmp->vm_hash_busy && shift != vmp->vm_hash_shift && vmem_hash_arena != NULL;
+    bool wanted =
+        !vmp->vm_hash_busy && shift != vmp->vm_hash_shift && vmem_hash_arena != NULL;
     vmp->vm_hash_busy |= wanted;
     vmem_unlock(vmp);
     if (!wanted)

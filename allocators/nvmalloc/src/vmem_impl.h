@@ -24,24 +24,27 @@
 #define VMEM_MAXFREE 64 /* an arena that holds more gives half of them back */
 
 /*
- * Segment structures that only a refill may use: it allocates once from each arena between
- * vmem_seg and the memory, VMEM_MINFREE structures in each. Our own path is 4 arenas long
- * (seg, internal, heap, parent); the rest is for import functions that use arenas too.
+ * Segment structures that only a refill may use: it allocates once from each arena
+ * between vmem_seg and the memory, VMEM_MINFREE structures in each. Our own path is 4
+ * arenas long (seg, internal, heap, parent); the rest is for import functions that use
+ * arenas too.
  */
 #define VMEM_CHAIN_MAX 8
 #define VMEM_RESERVE   (VMEM_CHAIN_MAX * VMEM_MINFREE)
 
 typedef struct vmem_seg vmem_seg_t;
 struct vmem_seg {
-    uintptr_t vs_start; /* inclusive */
-    uintptr_t vs_end;   /* exclusive */
-    vmem_seg_t *vs_knext; /* kin: free list, hash chain, or list of spans */
-    vmem_seg_t *vs_kprev; /* not kept in a hash chain */
+    _Alignas(64) uintptr_t vs_start; /* inclusive; one cache line a segment */
+    uintptr_t vs_end;                /* exclusive */
+    vmem_seg_t *vs_knext;            /* kin: free list, hash chain, or list of spans */
+    vmem_seg_t *vs_kprev;            /* not kept in a hash chain */
     vmem_seg_t *vs_anext; /* the arena's list, in address order within a span */
     vmem_seg_t *vs_aprev;
     uint8_t vs_type;   /* VMEM_SPAN, VMEM_ALLOC or VMEM_FREE */
     uint8_t vs_import; /* a span that goes back to the source */
 };
+
+_Static_assert(sizeof(vmem_seg_t) == 64, "one cache line");
 
 /* A reentrant walk in progress: the next segment to report. */
 typedef struct vmem_cursor vmem_cursor_t;
@@ -87,8 +90,8 @@ struct vmem {
     bool vm_hash_busy;      /* a rescale is under way */
     unsigned vm_hash_rest;  /* operations to let pass after a rescale found no memory */
 
-    uint64_t vm_freemap; /* bit i: vm_freelist[i] is not empty */
-    vmem_seg_t vm_seg0;  /* anchor of the arena's list; an empty span at 0 */
+    uint64_t vm_freemap;  /* bit i: vm_freelist[i] is not empty */
+    vmem_seg_t vm_seg0;   /* anchor of the arena's list; an empty span at 0 */
     vmem_seg_t *vm_rotor; /* the segment in which vm_rotor_addr lies [6] */
     uintptr_t vm_rotor_addr;
     vmem_cursor_t *vm_cursors;
@@ -129,8 +132,10 @@ vmem_seg_t *vmem_seg_release(vmem_t *vmp, vmem_seg_t *vsp);
 
 /* vmem_policy.c */
 unsigned vmem_floor_log2(size_t size);
-bool vmem_fit(const vmem_request_t *req, uintptr_t start, uintptr_t end, uintptr_t *where);
-vmem_seg_t *vmem_search(vmem_t *vmp, const vmem_request_t *req, int vmflag, uintptr_t *where);
+bool vmem_fit(const vmem_request_t *req, uintptr_t start, uintptr_t end,
+              uintptr_t *where);
+vmem_seg_t *vmem_search(vmem_t *vmp, const vmem_request_t *req, int vmflag,
+                        uintptr_t *where);
 bool vmem_import_size(const vmem_t *vmp, const vmem_request_t *req, size_t *size);
 
 /* vmem_hash.c */

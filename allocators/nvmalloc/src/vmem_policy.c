@@ -11,7 +11,8 @@ unsigned vmem_floor_log2(size_t size)
     return 63u - (unsigned)__builtin_clzll(size);
 }
 
-/* The least x >= addr with x % align == phase, for a power of two `align`; false: none. */
+/* The least x >= addr with x % align == phase, for a power of two `align`; false: none.
+ */
 static bool align_up(uintptr_t addr, size_t align, size_t phase, uintptr_t *x)
 {
     /* Unsigned arithmetic wraps at a multiple of align, so addr < phase needs no case. */
@@ -20,11 +21,11 @@ static bool align_up(uintptr_t addr, size_t align, size_t phase, uintptr_t *x)
 }
 
 /*
- * The lowest place in [start, end) that meets the request. A place that crosses a multiple
- * of nocross can only move up to that multiple, and need do so only once: either align <
- * nocross, and the place found there starts at offset `phase` of a block of nocross, in
- * which phase + size has room (vmem_request() saw to that); or align >= nocross, and all
- * places have the same offset in such a block.
+ * The lowest place in [start, end) that meets the request. A place that crosses a
+ * multiple of nocross can only move up to that multiple, and need do so only once: either
+ * align < nocross, and the place found there starts at offset `phase` of a block of
+ * nocross, in which phase + size has room (vmem_request() saw to that); or align >=
+ * nocross, and all places have the same offset in such a block.
  */
 bool vmem_fit(const vmem_request_t *req, uintptr_t start, uintptr_t end, uintptr_t *where)
 {
@@ -54,8 +55,8 @@ bool vmem_fit(const vmem_request_t *req, uintptr_t start, uintptr_t end, uintptr
 
 /*
  * How much to import so that the request fits wherever the imported span begins (at a
- * multiple of the quantum). Alignment can push the place up by align - quantum; a boundary
- * then by at most size - quantum + phase more. False: not representable.
+ * multiple of the quantum). Alignment can push the place up by align - quantum; a
+ * boundary then by at most size - quantum + phase more. False: not representable.
  */
 bool vmem_import_size(const vmem_t *vmp, const vmem_request_t *req, size_t *size)
 {
@@ -86,8 +87,8 @@ static unsigned next_list(const vmem_t *vmp, unsigned list)
 
 /*
  * Any segment of a list whose every member must fit will do. Only if there is none look
- * through the lists whose members may fit, smallest first: without that an exactly fitting
- * segment one list below would be missed.
+ * through the lists whose members may fit, smallest first: without that an exactly
+ * fitting segment one list below would be missed.
  */
 static vmem_seg_t *instant_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *where)
 {
@@ -101,8 +102,8 @@ static vmem_seg_t *instant_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t
         if (vsp != NULL && vmem_fit(req, vsp->vs_start, vsp->vs_end, where))
             return vsp;
     }
-    for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size)); list < VMEM_FREELISTS;
-         list = next_list(vmp, list + 1)) {
+    for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size));
+         list < VMEM_FREELISTS; list = next_list(vmp, list + 1)) {
         for (vmem_seg_t *vsp = vmp->vm_freelist[list]; vsp != NULL; vsp = vsp->vs_knext) {
             vmp->vm_kstat.vk_search++;
             if (vmem_fit(req, vsp->vs_start, vsp->vs_end, where))
@@ -115,8 +116,8 @@ static vmem_seg_t *instant_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t
 /* A smallest segment in which the request fits: in the first list that has one at all. */
 static vmem_seg_t *best_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *where)
 {
-    for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size)); list < VMEM_FREELISTS;
-         list = next_list(vmp, list + 1)) {
+    for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size));
+         list < VMEM_FREELISTS; list = next_list(vmp, list + 1)) {
         vmem_seg_t *best = NULL;
         size_t best_size = SIZE_MAX;
         for (vmem_seg_t *vsp = vmp->vm_freelist[list]; vsp != NULL; vsp = vsp->vs_knext) {
@@ -137,19 +138,20 @@ static vmem_seg_t *best_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *w
     return NULL;
 }
 
-/* The lowest address at which the request fits. O(free segments of at least half its size). */
+/* The lowest address at which the request fits. O(free segments of at least half its
+ * size). */
 static vmem_seg_t *first_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *where)
 {
     vmem_seg_t *first = NULL;
     uintptr_t lowest = UINTPTR_MAX;
 
-    for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size)); list < VMEM_FREELISTS;
-         list = next_list(vmp, list + 1)) {
+    for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size));
+         list < VMEM_FREELISTS; list = next_list(vmp, list + 1)) {
         for (vmem_seg_t *vsp = vmp->vm_freelist[list]; vsp != NULL; vsp = vsp->vs_knext) {
             uintptr_t at;
             vmp->vm_kstat.vk_search++;
-            if (vsp->vs_start < lowest && vmem_fit(req, vsp->vs_start, vsp->vs_end, &at) &&
-                at < lowest) {
+            if (vsp->vs_start < lowest &&
+                vmem_fit(req, vsp->vs_start, vsp->vs_end, &at) && at < lowest) {
                 first = vsp;
                 lowest = at;
             }
@@ -161,7 +163,8 @@ static vmem_seg_t *first_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *
 
 /*
  * The first place at or behind the rotor in the arena's order, round the end if need be.
- * The rotor's own segment comes first with its part behind the rotor, last with all of it.
+ * The rotor's own segment comes first with its part behind the rotor, last with all of
+ * it.
  */
 static vmem_seg_t *next_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *where)
 {
@@ -184,8 +187,10 @@ static vmem_seg_t *next_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *w
     return NULL;
 }
 
-/* The free segment that the policy in vmflag picks, and the place in it; NULL: none fits. */
-vmem_seg_t *vmem_search(vmem_t *vmp, const vmem_request_t *req, int vmflag, uintptr_t *where)
+/* The free segment that the policy in vmflag picks, and the place in it; NULL: none fits.
+ */
+vmem_seg_t *vmem_search(vmem_t *vmp, const vmem_request_t *req, int vmflag,
+                        uintptr_t *where)
 {
     if (vmflag & VM_NEXTFIT)
         return next_fit(vmp, req, where);

@@ -2,7 +2,8 @@
 /*
  * Boundary tags: the arena's list of segments, the free lists, and how segments split,
  * merge and vanish. Theory: vmem.c, 2 to 4. Everything here runs under the arena's lock
- * with enough segment structures in its reserve (vmem_populate_locked()), so none can fail.
+ * with enough segment structures in its reserve (vmem_populate_locked()), so none can
+ * fail.
  */
 #include "vmem_impl.h"
 

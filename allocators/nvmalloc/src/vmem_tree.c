@@ -23,11 +23,12 @@ static void fill_info(vmem_t *vmp, unsigned depth, vmem_info_t *info)
 }
 
 /*
- * The arena with the least id above `after` whose source has the id `source_id`. The list is
- * gone through anew each time: so that no lock is held while the visitor runs, and arenas
- * that come and go meanwhile do no harm.
+ * The arena with the least id above `after` whose source has the id `source_id`. The list
+ * is gone through anew each time: so that no lock is held while the visitor runs, and
+ * arenas that come and go meanwhile do no harm.
  */
-static bool next_child(uint32_t source_id, uint32_t after, unsigned depth, vmem_info_t *info)
+static bool next_child(uint32_t source_id, uint32_t after, unsigned depth,
+                       vmem_info_t *info)
 {
     vmem_t *found = NULL;
 
@@ -42,7 +43,8 @@ static bool next_child(uint32_t source_id, uint32_t after, unsigned depth, vmem_
     return found != NULL;
 }
 
-static void visit_children(uint32_t source_id, unsigned depth, vmem_visitor_t *func, void *arg)
+static void visit_children(uint32_t source_id, unsigned depth, vmem_visitor_t *func,
+                           void *arg)
 {
     vmem_info_t info = {.vi_id = 0};
 
@@ -64,18 +66,19 @@ static void print_line(const vmem_info_t *info, void *arg)
     int indent = 2 * (int)info->vi_depth;
 
     fprintf(out,
-            "%4" PRIu32 "  %*s%-*s %8zu %14" PRIu64 " %14" PRIu64 " %14" PRIu64 " %12" PRIu64
-            " %12" PRIu64 " %8" PRIu64 " %8" PRIu64 "%s\n",
-            info->vi_id, indent, "", VMEM_NAMELEN - indent > 0 ? VMEM_NAMELEN - indent : 0,
-            info->vi_name, info->vi_quantum, ks->vk_mem_inuse, ks->vk_mem_total,
-            ks->vk_mem_import, ks->vk_alloc, ks->vk_free, ks->vk_wait, ks->vk_fail,
+            "%4" PRIu32 "  %*s%-*s %8zu %14" PRIu64 " %14" PRIu64 " %14" PRIu64
+            " %12" PRIu64 " %12" PRIu64 " %8" PRIu64 " %8" PRIu64 "%s\n",
+            info->vi_id, indent, "",
+            VMEM_NAMELEN - indent > 0 ? VMEM_NAMELEN - indent : 0, info->vi_name,
+            info->vi_quantum, ks->vk_mem_inuse, ks->vk_mem_total, ks->vk_mem_import,
+            ks->vk_alloc, ks->vk_free, ks->vk_wait, ks->vk_fail,
             info->vi_cflags & VMC_IDENTIFIER ? "  identifiers" : "");
 }
 
 void vmem_dump(FILE *out)
 {
     fprintf(out, "%4s  %-*s %8s %14s %14s %14s %12s %12s %8s %8s\n", "id", VMEM_NAMELEN,
-            "arena (under its source)", "quantum", "in use", "total", "imported", "allocs",
-            "frees", "waits", "fails");
+            "arena (under its source)", "quantum", "in use", "total", "imported",
+            "allocs", "frees", "waits", "fails");
     vmem_visit(print_line, out);
 }

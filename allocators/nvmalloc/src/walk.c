@@ -86,8 +86,13 @@ void nvm_stats(nvm_heap *heap, struct nvm_heap_stats *stats)
     nvm_heap_each_run(heap, count_run, stats);
     add(stats, &heap->structure);
     add(stats, &heap->lanes.persist);
-    for (uint32_t i = 0; i < heap->lanes.count; i++)
-        add(stats, &heap->lanes.lane[i].persist);
+    for (uint32_t i = 0; i < heap->lanes.count; i++) {
+        /* Each record: a non-temporal line and an effective fence. */
+        uint64_t records = atomic_load(&heap->lanes.lane[i].head);
+        stats->nt_lines += records;
+        stats->fences += records;
+        stats->effective_fences += records;
+    }
     pthread_mutex_lock(&heap->threads_lock);
     add(stats, &heap->retired);
     stats->misuses = heap->retired_misuses;

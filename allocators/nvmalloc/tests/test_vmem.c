@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every function, flag and counter of vmem.h, one thread. Each test makes its own arenas and
- * checks all invariants with vmem_check(). The random part is in tests/vmem (against a
- * model), threads in test_vmem_threads.c, the ports' faults in test_vmem_ports.c.
+ * Every function, flag and counter of vmem.h, one thread. Each test makes its own arenas
+ * and checks all invariants with vmem_check(). The random part is in tests/vmem (against
+ * a model), threads in test_vmem_threads.c, the ports' faults in test_vmem_ports.c.
  */
 #include "test_vmem.h"
 
@@ -42,7 +42,8 @@ static void test_alloc_free_and_counters(void)
     vmem_kstat(vmp, &ks);
     CHECK(ks.vk_free == 2 && ks.vk_lookup == 2 && ks.vk_mem_inuse == 0);
     CHECK(vmem_size(vmp, VMEM_FREE) == 1000);
-    CHECK(vmem_size(vmp, VMEM_ALLOC | VMEM_FREE) == 1000 && vmem_size(vmp, VMEM_SPAN) == 1000);
+    CHECK(vmem_size(vmp, VMEM_ALLOC | VMEM_FREE) == 1000 &&
+          vmem_size(vmp, VMEM_SPAN) == 1000);
     CHECK_ARENA(vmp);
     CHECK(vmem_destroy(vmp) == 0);
 }
@@ -67,10 +68,10 @@ static void test_impossible_arguments_are_einval_and_change_nothing(void)
     struct {
         size_t size, align, phase, nocross, min, max;
     } bad[] = {
-        {0, 0, 0, 0, 0, 0},         {64, 192, 0, 0, 0, 0},      {64, 32, 0, 0, 0, 0},
-        {64, 128, 128, 0, 0, 0},    {64, 128, 32, 0, 0, 0},     {64, 0, 0, 192, 0, 0},
-        {128, 0, 0, 64, 0, 0},      {64, 128, 64, 64, 65, 0},   {64, 0, 0, 0, 0, 100},
-        {256, 0, 0, 0, 128, 320},   {64, 0, 0, 0, 320, 128},    {128, 128, 64, 128, 0, 0},
+        {0, 0, 0, 0, 0, 0},       {64, 192, 0, 0, 0, 0},    {64, 32, 0, 0, 0, 0},
+        {64, 128, 128, 0, 0, 0},  {64, 128, 32, 0, 0, 0},   {64, 0, 0, 192, 0, 0},
+        {128, 0, 0, 64, 0, 0},    {64, 128, 64, 64, 65, 0}, {64, 0, 0, 0, 0, 100},
+        {256, 0, 0, 0, 128, 320}, {64, 0, 0, 0, 320, 128},  {128, 128, 64, 128, 0, 0},
         {64, 0, 0, 96, 0, 0},
     };
 
@@ -105,8 +106,8 @@ static void test_constraints(void)
 
     for (size_t align = 1; align <= 4096; align *= 2) {
         for (size_t phase = 0; phase < align; phase += align / 4 + 1) {
-            uintptr_t a = (uintptr_t)vmem_xalloc(vmp, 10, align, phase, 0, NULL, NULL,
-                                                 VM_NOSLEEP);
+            uintptr_t a =
+                (uintptr_t)vmem_xalloc(vmp, 10, align, phase, 0, NULL, NULL, VM_NOSLEEP);
             CHECK(a != 0 && a % align == phase);
         }
     }
@@ -243,7 +244,8 @@ static void test_walk(void)
     seen_t seen = {.n = 0};
 
     vmem_walk(vmp, VMEM_FREE, see, &seen);
-    CHECK(seen.n == 4 && seen.start[0] == 100 && seen.size[0] == 10 && seen.start[3] == 400);
+    CHECK(seen.n == 4 && seen.start[0] == 100 && seen.size[0] == 10 &&
+          seen.start[3] == 400);
     seen.n = 0;
     vmem_walk(vmp, VMEM_ALLOC, see, &seen);
     CHECK(seen.n == 5 && seen.start[0] == 1 && seen.size[4] == 596);
@@ -270,8 +272,8 @@ static void test_walk(void)
 static void test_import_and_return(void)
 {
     vmem_t *parent = arena("parent", 4096, 1 << 20, 4096);
-    vmem_t *child = vmem_create("child", NULL, 0, 512, vmem_alloc, vmem_free, parent, 0,
-                                VM_NOSLEEP);
+    vmem_t *child =
+        vmem_create("child", NULL, 0, 512, vmem_alloc, vmem_free, parent, 0, VM_NOSLEEP);
     vmem_kstat_t ks, pks;
 
     CHECK(vmem_source(child) == parent && vmem_quantum(child) == 512);
@@ -281,7 +283,8 @@ static void test_import_and_return(void)
     vmem_kstat(child, &ks);
     vmem_kstat(parent, &pks);
     CHECK(ks.vk_source_id == vmem_id(parent));
-    CHECK(ks.vk_mem_import == 4096 && pks.vk_mem_inuse == 4096); /* all that was rounded up */
+    CHECK(ks.vk_mem_import == 4096 &&
+          pks.vk_mem_inuse == 4096); /* all that was rounded up */
     void *c = vmem_alloc(child, 5000, VM_NOSLEEP);
     CHECK(c != NULL && vmem_size(parent, VMEM_ALLOC) == 4096 + 8192);
     vmem_free(child, c, 5000);
@@ -315,8 +318,8 @@ static void *ximport(vmem_t *source, size_t *size, size_t align, int vmflag)
 static void test_xcreate_may_import_more_and_aligned(void)
 {
     vmem_t *parent = arena("xparent", 4096, 1 << 20, 4096);
-    vmem_t *child = vmem_xcreate("xchild", NULL, 0, 4096, ximport, vmem_xfree, parent, 0,
-                                 VM_NOSLEEP);
+    vmem_t *child =
+        vmem_xcreate("xchild", NULL, 0, 4096, ximport, vmem_xfree, parent, 0, VM_NOSLEEP);
     void *a = vmem_alloc(child, 4096, VM_NOSLEEP);
     CHECK(a != NULL && ximport_size == 4096 && ximport_align == 4096);
     CHECK(vmem_size(child, VMEM_SPAN) == 8192 && vmem_size(parent, VMEM_ALLOC) == 8192);
@@ -390,10 +393,10 @@ static void test_induced_failures_are_seeded(void)
 
 static void test_quantum_caches(void)
 {
-    vmem_t *vmp = vmem_create("qcached", ADDR(64), 64 << 10, 64, NULL, NULL, NULL, 16 * 64,
-                              VM_NOSLEEP | VMC_IDENTIFIER);
-    vmem_t *plain = vmem_create("plain", ADDR(64), 64 << 10, 64, NULL, NULL, NULL, 16 * 64,
-                                VM_NOSLEEP | VMC_IDENTIFIER | VMC_NO_QCACHE);
+    vmem_t *vmp = vmem_create("qcached", ADDR(64), 64 << 10, 64, NULL, NULL, NULL,
+                              16 * 64, VM_NOSLEEP | VMC_IDENTIFIER);
+    vmem_t *plain = vmem_create("plain", ADDR(64), 64 << 10, 64, NULL, NULL, NULL,
+                                16 * 64, VM_NOSLEEP | VMC_IDENTIFIER | VMC_NO_QCACHE);
     vmem_kstat_t ks;
     void *a[17];
 
@@ -406,7 +409,8 @@ static void test_quantum_caches(void)
         }
     }
     vmem_kstat(vmp, &ks);
-    CHECK(ks.vk_alloc == 16 && ks.vk_mem_inuse == 16 * 4096); /* slabs of 2^k >= 3 * 1024 */
+    CHECK(ks.vk_alloc == 16 &&
+          ks.vk_mem_inuse == 16 * 4096); /* slabs of 2^k >= 3 * 1024 */
     for (int i = 0; i < 1000; i++)
         vmem_free(vmp, vmem_alloc(vmp, 64, VM_NOSLEEP), 64);
     vmem_kstat(vmp, &ks);
@@ -419,7 +423,8 @@ static void test_quantum_caches(void)
     CHECK_ARENA(vmp);
     CHECK(vmem_destroy(vmp) > 0);
 
-    CHECK(vmem_alloc(plain, 64, VM_NOSLEEP) != NULL && vmem_size(plain, VMEM_ALLOC) == 64);
+    CHECK(vmem_alloc(plain, 64, VM_NOSLEEP) != NULL &&
+          vmem_size(plain, VMEM_ALLOC) == 64);
     vmem_destroy(plain);
 }
 
@@ -456,7 +461,8 @@ static void count_lines(const vmem_info_t *info, void *arg)
 static void test_dump_shows_the_tree(void)
 {
     vmem_t *top = arena("dump_top", 1, 1000, 1);
-    vmem_t *kid = vmem_create("dump_kid", NULL, 0, 1, vmem_alloc, vmem_free, top, 0, VM_NOSLEEP);
+    vmem_t *kid =
+        vmem_create("dump_kid", NULL, 0, 1, vmem_alloc, vmem_free, top, 0, VM_NOSLEEP);
     char *text = NULL;
     size_t len = 0;
     vmem_info_t info = {.vi_name = "dump_kid"};
@@ -464,13 +470,15 @@ static void test_dump_shows_the_tree(void)
     CHECK(vmem_alloc(kid, 123, VM_NOSLEEP) != NULL);
     vmem_visit(count_lines, &info);
     CHECK(info.vi_depth == 1 && info.vi_id == vmem_id(kid));
-    CHECK(info.vi_kstat.vk_mem_import == 123 && info.vi_kstat.vk_source_id == vmem_id(top));
+    CHECK(info.vi_kstat.vk_mem_import == 123 &&
+          info.vi_kstat.vk_source_id == vmem_id(top));
     FILE *out = open_memstream(&text, &len);
     vmem_dump(out);
     fclose(out);
     const char *above = strstr(text, "dump_top");
     CHECK(above != NULL && strstr(above, "\n") != NULL);
-    const char *below = strstr(above, "  dump_kid"); /* indented, directly under its source */
+    const char *below =
+        strstr(above, "  dump_kid"); /* indented, directly under its source */
     CHECK(below != NULL && strchr(above, '\n') < below);
     CHECK(strstr(text, "vmem_heap") != NULL && strstr(text, "    vmem_seg") != NULL);
     free(text);
@@ -511,10 +519,11 @@ static void panic_alloc(void)
 
 static void test_misuse_aborts_and_says_what(void)
 {
-    const char *const wrong_size[] = {"misused", "0x10", "allocation of 10", "of 9", NULL};
+    const char *const wrong_size[] = {"misused", "0x10", "allocation of 10", "of 9",
+                                      NULL};
     const char *const not_there[] = {"misused", "free(0x", "found no allocation", NULL};
-    const char *const zero[] = {"misused", "found an allocation of 10", "expected one of 0",
-                                NULL};
+    const char *const zero[] = {"misused", "found an allocation of 10",
+                                "expected one of 0", NULL};
     const char *const panic[] = {"misused", "1000", "VM_PANIC", NULL};
 
     check_aborts(free_wrong_size, wrong_size);

@@ -14,27 +14,30 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHECK(cond)                                                                            \
-    do {                                                                                       \
-        if (!(cond)) {                                                                         \
-            fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__, #cond);   \
-            _exit(1);                                                                          \
-        }                                                                                      \
+#define CHECK(cond)                                                                      \
+    do {                                                                                 \
+        if (!(cond)) {                                                                   \
+            fprintf(stderr, "%s:%d: %s: failed: %s\n", __FILE__, __LINE__, __func__,     \
+                    #cond);                                                              \
+            _exit(1);                                                                    \
+        }                                                                                \
     } while (0)
 
-#define CHECK_ARENA(vmp)                                                                       \
-    do {                                                                                       \
-        char why_[256];                                                                        \
-        if (!vmem_check(vmp, why_, sizeof(why_))) {                                            \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, __func__, why_);            \
-            _exit(1);                                                                          \
-        }                                                                                      \
+#define CHECK_ARENA(vmp)                                                                 \
+    do {                                                                                 \
+        char why_[256];                                                                  \
+        if (!vmem_check(vmp, why_, sizeof(why_))) {                                      \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, __func__, why_);      \
+            _exit(1);                                                                    \
+        }                                                                                \
     } while (0)
 
-#define RUN(test)                                                                              \
-    do {                                                                                       \
-        test();                                                                                \
-        printf("ok %s\n", #test);                                                              \
+/* Flushed at once: a child that is forked later would print it again. */
+#define RUN(test)                                                                        \
+    do {                                                                                 \
+        test();                                                                          \
+        printf("ok %s\n", #test);                                                        \
+        fflush(stdout);                                                                  \
     } while (0)
 
 #define ADDR(x) ((void *)(uintptr_t)(x))

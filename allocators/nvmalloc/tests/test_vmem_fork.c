@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fork() under load: with vmem_lockup() and vmem_release() around it, every child finds all
- * arenas and caches whole and free to use, whatever the other threads were doing.
+ * fork() under load: with vmem_lockup() and vmem_release() around it, every child finds
+ * all arenas and caches whole and free to use, whatever the other threads were doing.
  */
 #include "test_vmem.h"
 
@@ -73,7 +73,8 @@ static void test_children_find_all_whole(void)
 {
     pthread_t thread[WORKERS], waiting;
 
-    parent_arena = vmem_create("parent", ADDR(16), 32 << 10, 16, NULL, NULL, NULL, 0, VM_SLEEP);
+    parent_arena =
+        vmem_create("parent", ADDR(16), 32 << 10, 16, NULL, NULL, NULL, 0, VM_SLEEP);
     cached = vmem_create("cached", NULL, 0, 16, vmem_alloc, vmem_free, parent_arena, 256,
                          VM_SLEEP);
     objects = objcache_create("objects", 100, 0, NULL, NULL, NULL, NULL, NULL, 0);

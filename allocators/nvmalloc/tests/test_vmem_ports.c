@@ -29,8 +29,8 @@ static void awkward_return(vmem_t *source, void *addr, size_t size)
 }
 
 /*
- * Fault 1: a port imports just `size`, rounds the start up to the alignment, and hands out a
- * range that ends behind the span.
+ * Fault 1: a port imports just `size`, rounds the start up to the alignment, and hands
+ * out a range that ends behind the span.
  */
 static void test_aligned_import_stays_within_its_span(void)
 {
@@ -43,8 +43,8 @@ static void test_aligned_import_stays_within_its_span(void)
                 source_next = 4096 + skew;
                 vmem_t *vmp = vmem_create("aligned", NULL, 0, q, awkward_import,
                                           awkward_return, NULL, 0, VM_NOSLEEP);
-                uintptr_t a = (uintptr_t)vmem_xalloc(vmp, size, align, phase, nocross, NULL,
-                                                     NULL, VM_NOSLEEP);
+                uintptr_t a = (uintptr_t)vmem_xalloc(vmp, size, align, phase, nocross,
+                                                     NULL, NULL, VM_NOSLEEP);
                 CHECK(a != 0 && a % align == phase);
                 CHECK(nocross == 0 || a / nocross == (a + size - 1) / nocross);
                 CHECK(vmem_contains(vmp, ADDR(a), size));
@@ -58,7 +58,8 @@ static void test_aligned_import_stays_within_its_span(void)
     }
 }
 
-/* An import function that breaks its word and gives less: no allocation, span given back. */
+/* An import function that breaks its word and gives less: no allocation, span given back.
+ */
 static void *short_import(vmem_t *source, size_t *size, size_t align, int vmflag)
 {
     (void)align;
@@ -68,8 +69,8 @@ static void *short_import(vmem_t *source, size_t *size, size_t align, int vmflag
 
 static void test_short_import_is_not_trusted(void)
 {
-    vmem_t *vmp = vmem_xcreate("short", NULL, 0, 16, short_import, awkward_return, NULL, 0,
-                               VM_NOSLEEP);
+    vmem_t *vmp = vmem_xcreate("short", NULL, 0, 16, short_import, awkward_return, NULL,
+                               0, VM_NOSLEEP);
     source_next = 4096;
     errno = 0;
     CHECK(vmem_alloc(vmp, 64, VM_NOSLEEP) == NULL && errno == ENOMEM);
@@ -78,16 +79,18 @@ static void test_short_import_is_not_trusted(void)
     vmem_destroy(vmp);
 }
 
-/* Fault 2: a port never gives a span back, or only if it was one allocation all the time. */
+/* Fault 2: a port never gives a span back, or only if it was one allocation all the time.
+ */
 static void test_imported_span_returns_when_it_is_whole_again(void)
 {
-    vmem_t *parent = vmem_create("parent", ADDR(1024), 1 << 20, 1024, NULL, NULL, NULL, 0,
-                                 VM_NOSLEEP);
-    vmem_t *child = vmem_create("child", NULL, 0, 16, vmem_alloc, vmem_free, parent, 0,
-                                VM_NOSLEEP);
+    vmem_t *parent =
+        vmem_create("parent", ADDR(1024), 1 << 20, 1024, NULL, NULL, NULL, 0, VM_NOSLEEP);
+    vmem_t *child =
+        vmem_create("child", NULL, 0, 16, vmem_alloc, vmem_free, parent, 0, VM_NOSLEEP);
     void *a[64];
 
-    /* Free the 64 sixteenths of 1024 in three orders; each time all of it must go back. */
+    /* Free the 64 sixteenths of 1024 in three orders; each time all of it must go back.
+     */
     for (unsigned step = 1; step <= 5; step += 2) {
         for (unsigned i = 0; i < 64; i++)
             CHECK((a[i] = vmem_alloc(child, 16, VM_NOSLEEP)) != NULL);
@@ -108,8 +111,8 @@ static void test_imported_span_returns_when_it_is_whole_again(void)
 /* A span given by hand is no import: it stays. */
 static void test_added_span_stays(void)
 {
-    vmem_t *vmp = vmem_create("added", ADDR(1024), 1024, 16, awkward_import, awkward_return,
-                              NULL, 0, VM_NOSLEEP);
+    vmem_t *vmp = vmem_create("added", ADDR(1024), 1024, 16, awkward_import,
+                              awkward_return, NULL, 0, VM_NOSLEEP);
     void *a = vmem_alloc(vmp, 1024, VM_NOSLEEP);
     CHECK(a == ADDR(1024));
     vmem_free(vmp, a, 1024);
@@ -118,8 +121,9 @@ static void test_added_span_stays(void)
 }
 
 /*
- * Fault 3: a port looks only on the lists on which everything fits, and fails (or imports)
- * although the one free segment fits exactly: of size 2^k, or between two powers.
+ * Fault 3: a port looks only on the lists on which everything fits, and fails (or
+ * imports) although the one free segment fits exactly: of size 2^k, or between two
+ * powers.
  */
 static void test_instant_fit_finds_an_exact_fit(void)
 {
@@ -145,7 +149,8 @@ static void test_instant_fit_finds_an_exact_fit(void)
 /* Fault 4: a port takes 48 for an alignment and masks with 47. */
 static void test_alignment_must_be_a_power_of_two(void)
 {
-    vmem_t *vmp = vmem_create("align", ADDR(16), 1 << 20, 16, NULL, NULL, NULL, 0, VM_NOSLEEP);
+    vmem_t *vmp =
+        vmem_create("align", ADDR(16), 1 << 20, 16, NULL, NULL, NULL, 0, VM_NOSLEEP);
 
     for (size_t align = 1; align < 1000; align++) {
         bool good = align >= 16 && (align & (align - 1)) == 0;
@@ -164,14 +169,17 @@ static void test_alignment_must_be_a_power_of_two(void)
 }
 
 /*
- * Fault 5: in a port the rotor is a segment of the list: once next fit has stopped between
- * two allocations and is used no more, what is freed on its two sides never merges.
+ * Fault 5: in a port the rotor is a segment of the list: once next fit has stopped
+ * between two allocations and is used no more, what is freed on its two sides never
+ * merges.
  */
 static void test_rotor_does_not_keep_neighbours_apart(void)
 {
     for (size_t order = 0; order < 2; order++) {
-        vmem_t *vmp = vmem_create("rotor", ADDR(1), 100, 1, NULL, NULL, NULL, 0, VM_NOSLEEP);
-        void *a = vmem_alloc(vmp, 50, VM_NOSLEEP | VM_NEXTFIT); /* the rotor is now at 51 */
+        vmem_t *vmp =
+            vmem_create("rotor", ADDR(1), 100, 1, NULL, NULL, NULL, 0, VM_NOSLEEP);
+        void *a =
+            vmem_alloc(vmp, 50, VM_NOSLEEP | VM_NEXTFIT); /* the rotor is now at 51 */
         void *b = vmem_alloc(vmp, 50, VM_NOSLEEP);
         CHECK(a == ADDR(1) && b == ADDR(51));
         vmem_free(vmp, order ? a : b, 50);
@@ -189,9 +197,10 @@ static void test_rotor_does_not_keep_neighbours_apart(void)
 /* Nor does it keep an imported span from returning, and it survives the span's going. */
 static void test_rotor_lets_its_span_go(void)
 {
-    vmem_t *parent = vmem_create("parent", ADDR(64), 6400, 64, NULL, NULL, NULL, 0, VM_NOSLEEP);
-    vmem_t *child = vmem_create("child", NULL, 0, 16, vmem_alloc, vmem_free, parent, 0,
-                                VM_NOSLEEP);
+    vmem_t *parent =
+        vmem_create("parent", ADDR(64), 6400, 64, NULL, NULL, NULL, 0, VM_NOSLEEP);
+    vmem_t *child =
+        vmem_create("child", NULL, 0, 16, vmem_alloc, vmem_free, parent, 0, VM_NOSLEEP);
     void *a[4], *b;
 
     for (int i = 0; i < 4; i++)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Threads: sleeping and waking, and a stress over a tree of arenas with quantum caches. The
- * oracle of the stress is an owner's mark on every unit of the managed range: an allocation
- * claims its units with an atomic exchange, and a unit handed out twice is seen at once.
- * Meant to run under ThreadSanitizer too. argv[1]: operations a thread.
+ * Threads: sleeping and waking, and a stress over a tree of arenas with quantum caches.
+ * The oracle of the stress is an owner's mark on every unit of the managed range: an
+ * allocation claims its units with an atomic exchange, and a unit handed out twice is
+ * seen at once. Meant to run under ThreadSanitizer too. argv[1]: operations a thread.
  */
 #include "test_vmem.h"
 
@@ -72,16 +72,19 @@ static void sleep_until_freed(vmem_t *freed, vmem_t *wanted, size_t size)
 
 static void test_sleeper_wakes_when_memory_is_freed(void)
 {
-    vmem_t *parent = vmem_create("parent", ADDR(16), 160, 16, NULL, NULL, NULL, 0, VM_SLEEP);
-    vmem_t *child = vmem_create("child", NULL, 0, 16, vmem_alloc, vmem_free, parent, 0,
-                                VM_SLEEP);
-    vmem_t *cached = vmem_create("cached", ADDR(16), 160, 16, NULL, NULL, NULL, 64, VM_SLEEP);
+    vmem_t *parent =
+        vmem_create("parent", ADDR(16), 160, 16, NULL, NULL, NULL, 0, VM_SLEEP);
+    vmem_t *child =
+        vmem_create("child", NULL, 0, 16, vmem_alloc, vmem_free, parent, 0, VM_SLEEP);
+    vmem_t *cached =
+        vmem_create("cached", ADDR(16), 160, 16, NULL, NULL, NULL, 64, VM_SLEEP);
 
     sleep_until_freed(parent, parent, 160);
-    sleep_until_freed(child, child, 160);  /* the child's span passes through the parent */
+    sleep_until_freed(child, child, 160); /* the child's span passes through the parent */
     sleep_until_freed(parent, child, 160); /* the source has it: nobody tells the child */
     sleep_until_freed(cached, cached, 160);
-    /* All in single quanta: what is freed lies in a magazine, and the arena is not told. */
+    /* All in single quanta: what is freed lies in a magazine, and the arena is not told.
+     */
     void *a[10];
     for (int i = 0; i < 10; i++)
         CHECK((a[i] = vmem_alloc(cached, 16, VM_NOSLEEP)) != NULL);
@@ -122,8 +125,8 @@ static piece_t take(uint64_t *rng, uint8_t me)
     p.constrained = test_random(rng) % 3 == 0;
     if (p.constrained) {
         size_t align = (size_t)QUANTUM << test_random(rng) % 4;
-        p.addr = vmem_xalloc(p.vmp, p.size, align, 0, test_random(rng) % 2 ? 1024 : 0, NULL,
-                             NULL, flags);
+        p.addr = vmem_xalloc(p.vmp, p.size, align, 0, test_random(rng) % 2 ? 1024 : 0,
+                             NULL, NULL, flags);
         CHECK((uintptr_t)p.addr % align == 0);
     } else {
         p.addr = vmem_alloc(p.vmp, p.size, flags);

@@ -119,8 +119,8 @@ static struct json_object *show_lanes(const struct nvm_heap *heap, uint64_t wate
     const struct nvm_record *records = nvm_heap_at(heap, NVM_LANES_OFFSET);
     uint64_t pending = 0;
     for (uint64_t i = 0; i < (uint64_t)heap->super.lanes * heap->super.ring; i++)
-        pending += records[i].op != NVM_OP_NONE && records[i].seq > watermark &&
-                   records[i].crc == nvm_record_crc(&records[i], heap->salt);
+        pending +=
+            records[i].seq > watermark && nvm_record_valid(&records[i], heap->salt);
     struct json_object *lanes = json_object_new_object();
     put(lanes, "count", heap->super.lanes);
     put(lanes, "ring", heap->super.ring);
@@ -214,6 +214,7 @@ int main(int argc, char **argv)
     heap->salt = nvm_super_salt(&heap->super);
     heap->chunks = nvm_heap_at(heap, heap->super.chunk_offset);
     heap->bitmaps = nvm_heap_at(heap, heap->super.bitmap_offset);
+    heap->data_bytes = heap->super.units << NVM_UNIT_SHIFT;
     view.map = malloc(heap->super.units + 1);
     if (view.map == NULL)
         return fail(argv[1], ENOMEM);

@@ -129,7 +129,7 @@ static int bump_free_from(struct nvc_heap *heap, void *slot) {
     return 0;
 }
 static void bump_stats(struct nvc_heap *heap, struct nvc_stats *stats) {
-    *stats = (struct nvc_stats){.heap_bytes = heap->size, .used_bytes = heap->top};
+    *stats = (struct nvc_stats){0, heap->size, heap->top, .flush = "clflush"};
     stats->live_bytes = stats->flushes = stats->fences = UINT64_MAX;
 }
 static int bump_observe(nvc_event_fn *fn, void *context) {

@@ -32,6 +32,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,7 +67,7 @@ struct header {
         uint32_t is_free;
         uint64_t slot; /* offset of the slot in the file */
         uint32_t at;   /* granule */
-        uint32_t run;  /* granules; 0 at a free */
+        uint32_t run;  /* granules */
         uint64_t pad[5];
     } record; /* a line of its own */
 };
@@ -80,6 +81,8 @@ struct nvc_heap {
     uint64_t *used; /* bitmap in DRAM: 1 = not free */
     uint32_t granules;
     uint32_t rover; /* where the next search begins */
+    bool recovered; /* this open was of a heap that was not closed */
+    unsigned allocs, frees;
 };
 
 static _Thread_local char error_text[128];
@@ -235,7 +238,9 @@ static void run_logged(struct nvc_heap *heap, uint64_t slot, uint32_t at, uint32
     persist_range(&header->record, sizeof header->record);
     store32(&header->record.armed, 1);
     persist_range(&header->record, sizeof header->record);
-    apply(heap, slot, at, run);
+    apply(heap, slot, at, is_free ? 0 : run);
+    if (first_fit_personality.rolls_back_acknowledged) /* FAULT */
+        return;
     store32(&header->record.armed, 0);
     persist_range(&header->record, sizeof header->record);
 }
@@ -259,6 +264,8 @@ static int first_fit_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
     uint32_t run = (uint32_t)((size + granule - 1) / granule);
     uint64_t where = (uint64_t)((unsigned char *)slot - heap->base);
     pthread_mutex_lock(&heap->lock);
+    if (++heap->allocs == first_fit_personality.crashes_at_alloc)
+        raise(SIGSEGV); /* FAULT */
     uint32_t at = take_run(heap, run);
     if (at != 0) {
         if (first_fit_personality.publish_before_mark)
@@ -278,7 +285,12 @@ static int first_fit_free_from(struct nvc_heap *heap, void *slot)
         run > heap->granules - at)
         return failed(EINVAL, "the slot refers to no block");
     pthread_mutex_lock(&heap->lock);
-    run_logged(heap, (uint64_t)((unsigned char *)slot - heap->base), at, 0, true);
+    if (first_fit_personality.refuses_free_each != 0 &&
+        ++heap->frees % first_fit_personality.refuses_free_each == 0) { /* FAULT */
+        pthread_mutex_unlock(&heap->lock);
+        return failed(EIO, "not in the mood");
+    }
+    run_logged(heap, (uint64_t)((unsigned char *)slot - heap->base), at, run, true);
     if (!first_fit_personality.free_forgets_mark) /* FAULT */
         mark_run(heap, at, run, false);
     pthread_mutex_unlock(&heap->lock);
@@ -342,6 +354,32 @@ static void unmap_heap(struct nvc_heap *heap)
     free(heap);
 }
 
+/* FAULT: takes back the operation of the record, which may be long acknowledged. */
+static void roll_back(struct nvc_heap *heap)
+{
+    const struct header *header = heap->header;
+    apply(heap, header->record.slot, header->record.at,
+          header->record.is_free ? header->record.run : 0);
+}
+
+static void redo(struct nvc_heap *heap)
+{
+    const struct header *header = heap->header;
+    apply(heap, header->record.slot, header->record.at,
+          header->record.is_free ? 0 : header->record.run);
+}
+
+/* FAULT */
+static void scribble(struct nvc_heap *heap)
+{
+    for (uint32_t g = 0; g < heap->granules; g++) {
+        if (heap->extents[g] != 0) {
+            memset(heap->base + (size_t)g * granule, 0xbd, granule);
+            return;
+        }
+    }
+}
+
 static void recover(struct nvc_heap *heap)
 {
     struct header *header = heap->header;
@@ -349,10 +387,15 @@ static void recover(struct nvc_heap *heap)
         while (first_fit_personality.hangs_in_recovery &&
                header->record.is_free) /* FAULT */
             atomic_signal_fence(memory_order_seq_cst);
-        apply(heap, header->record.slot, header->record.at, header->record.run);
+        if (first_fit_personality.rolls_back_acknowledged)
+            roll_back(heap);
+        else
+            redo(heap);
         store32(&header->record.armed, 0);
         persist_range(&header->record, sizeof header->record);
     }
+    if (first_fit_personality.scribbles_at_recovery)
+        scribble(heap);
 }
 
 /* Rebuilds the bitmap. */
@@ -366,6 +409,7 @@ static int mount(struct nvc_heap *heap)
     heap->rover = (uint32_t)header->first_granule;
     mark_run(heap, 0, heap->rover, true);
     bool recovering = !header->clean;
+    heap->recovered = recovering;
     if (recovering)
         recover(heap);
     for (uint32_t g = 0; g < heap->granules; g++) {
@@ -490,6 +534,22 @@ static void first_fit_stats(struct nvc_heap *heap, struct nvc_stats *stats)
     snprintf(stats->flush, sizeof stats->flush, "clflush");
 }
 
+/* Extents are disjoint and inside the heap. */
+static int first_fit_check(struct nvc_heap *heap)
+{
+    uint64_t end = heap->header->first_granule;
+    if (first_fit_personality.check_cries_wolf && heap->recovered) /* FAULT */
+        return failed(EUCLEAN, "wolf");
+    for (uint32_t g = 0; g < heap->granules; g++) {
+        if (heap->extents[g] == 0)
+            continue;
+        if (g < end || heap->extents[g] > heap->granules - g)
+            return failed(EUCLEAN, "an extent lies in another, or outside of the heap");
+        end = g + heap->extents[g];
+    }
+    return 0;
+}
+
 static int first_fit_observe(nvc_event_fn *fn, void *context)
 {
     event_context = context;
@@ -521,6 +581,7 @@ const struct nvc_adapter *nvc_adapter_get(void)
         .create = first_fit_create,
         .open = first_fit_open,
         .close = first_fit_close,
+        .check = first_fit_check,
         .slots = first_fit_slots,
         .range = first_fit_range,
         .alloc_to = first_fit_alloc_to,

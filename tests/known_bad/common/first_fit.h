@@ -26,6 +26,16 @@ struct first_fit_personality {
     bool leaks_at_recovery;
     /* Recovery of an interrupted free waits for a state that never comes. */
     bool hangs_in_recovery;
+    /* The record stays armed, and recovery undoes it: also what was acknowledged. */
+    bool rolls_back_acknowledged;
+    /* Each recovery writes into the first live block that it finds. */
+    bool scribbles_at_recovery;
+    /* check() sees damage after each recovery. */
+    bool check_cries_wolf;
+    /* Every so many-th free is refused; 0: none. */
+    unsigned refuses_free_each;
+    /* The process dies at its so many-th allocation; 0: never. */
+    unsigned crashes_at_alloc;
 };
 
 extern const struct first_fit_personality first_fit_personality;

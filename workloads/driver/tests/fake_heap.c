@@ -18,6 +18,8 @@
  *                  block before once more
  *   refuse=1       create() fails with EROFS
  *   unclosable=1   close() fails with EIO
+ *   foreign=1      used_bytes is the number of blocks that were freed by another
+ *                  thread than the one that allocated them
  * The size of the heap bounds the bytes of live blocks.
  */
 #include <errno.h>
@@ -34,7 +36,8 @@
 
 struct header {
     size_t size;
-    unsigned names; /* slots that refer to it: 2 for an alias */
+    unsigned names;         /* slots that refer to it: 2 for an alias */
+    const void *birthplace; /* &here of the thread that allocated it */
     _Alignas(16) char data[];
 };
 
@@ -50,13 +53,15 @@ struct nvc_heap {
     pthread_mutex_t lock;
     uint64_t allocations, live_bytes;
     struct header *last;
-    uint64_t full_from, break_at, alias_from, unclosable;
+    uint64_t full_from, break_at, alias_from, unclosable, foreign;
+    uint64_t foreign_frees;
 };
 
 static nvc_event_fn *observer;
 static void *observer_context;
 static atomic_uint_fast64_t entered, flushes, fences, nt_lines;
 static _Thread_local const char *reason = "";
+static _Thread_local char here; /* its address stands for the thread */
 
 static int fail(int error, const char *why)
 {
@@ -116,6 +121,7 @@ static int create(const char *path, const struct nvc_options *options,
     made->full_from = option(options->extra, "full_from");
     made->break_at = option(options->extra, "break_at");
     made->alias_from = option(options->extra, "alias_from");
+    made->foreign = option(options->extra, "foreign");
     made->unclosable = option(options->extra, "unclosable");
     *heap = made;
     return 0;
@@ -179,6 +185,7 @@ static int place(struct nvc_heap *heap, struct slot *slot, size_t size)
     struct header *block = malloc(sizeof *block + size);
     block->size = size;
     block->names = 1;
+    block->birthplace = &here;
     heap->live_bytes += size;
     heap->last = slot->block = block;
     return 0;
@@ -200,6 +207,7 @@ static int free_from(struct nvc_heap *heap, void *place_of)
     if (slot->block == NULL)
         return fail(EINVAL, "the slot is empty");
     pthread_mutex_lock(&heap->lock);
+    heap->foreign_frees += slot->block->birthplace != &here;
     let_go(heap, slot->block);
     pthread_mutex_unlock(&heap->lock);
     slot->block = NULL;
@@ -240,7 +248,7 @@ static void stats(struct nvc_heap *heap, struct nvc_stats *to)
     *to = (struct nvc_stats){
         .live_bytes = heap->live_bytes,
         .heap_bytes = heap->size,
-        .used_bytes = UINT64_MAX,
+        .used_bytes = heap->foreign ? heap->foreign_frees : UINT64_MAX,
         .flushes = flushes,
         .fences = fences,
         .nt_lines = nt_lines,

@@ -24,7 +24,7 @@
 
 #include "driver.h"
 
-static char directory[] = "/tmp/nvdrive-test-XXXXXX";
+static char directory[] = P_tmpdir "/nvdrive-test-XXXXXX";
 static char heap[64], fake[4096];
 static const char *driver, *fakes;
 
@@ -298,6 +298,25 @@ static void unobserved_and_untimed_samples_say_so(void **state)
     assert_int_equal(unlink(heap), 0);
 }
 
+static uint64_t foreign_frees(const char *workload, const char *parameter)
+{
+    struct outcome outcome =
+        BENCH(workload, "--threads", "2", "--param", parameter, "--options", "foreign=1");
+    assert_int_equal(outcome.code, NVD_OK);
+    uint64_t count = number(outcome.last, "used_bytes");
+    json_object_put(outcome.last);
+    return count;
+}
+
+static void blocks_die_where_the_workload_says(void **state)
+{
+    (void)state;
+    assert_true(foreign_frees("larson", "epoch=50") > 0);
+    assert_true(foreign_frees("prodcon", "ring=16") > 0);
+    assert_true(foreign_frees("larson", "epoch=1000000000") == 0);
+    assert_true(foreign_frees("threadtest", "objects=100") == 0);
+}
+
 /* The live set is fixed by the parameters and the seed alone. */
 static void parameters_and_heap_size_are_obeyed(void **state)
 {
@@ -430,6 +449,7 @@ static void bad_arguments_are_explained(void **state)
     expect_error(BENCH("larson", "extra"), NVD_USAGE, "usage", "'extra'");
     expect_error(BENCH("larson", "--threads", "0"), NVD_USAGE, "usage", "--threads");
     expect_error(BENCH("larson", "--seconds", "0"), NVD_USAGE, "usage", "--seconds");
+    expect_error(BENCH("larson", "--warmup", "1e300"), NVD_USAGE, "usage", "--warmup");
     expect_error(BENCH("larson", "--cpus", "x"), NVD_USAGE, "usage", "--cpus");
     expect_error(BENCH("larson", "--heap-size", "12Q"), NVD_USAGE, "usage",
                  "--heap-size");
@@ -525,6 +545,7 @@ int main(void)
         cmocka_unit_test(bad_adapters_are_explained),
         cmocka_unit_test(every_workload_runs),
         cmocka_unit_test(unobserved_and_untimed_samples_say_so),
+        cmocka_unit_test(blocks_die_where_the_workload_says),
         cmocka_unit_test(parameters_and_heap_size_are_obeyed),
         cmocka_unit_test(a_tight_heap_is_tolerated),
         cmocka_unit_test(a_storm_of_failures_ends),

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real driver and real allocators, in small: the orchestrator and C agree on the protocol."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from conftest import REPOSITORY, Project
+from suite.workloads import discover_workloads
+
+pytestmark = pytest.mark.native
+
+
+def test_workload_files_agree_with_the_driver(native: Project) -> None:
+    """docs and `nvdrive info` say the same of every parameter."""
+    output = subprocess.run(
+        [native.build / "workloads" / "nvdrive", "info"], capture_output=True, text=True, check=True
+    ).stdout
+    told = {each["name"]: each for each in json.loads(output)["workloads"]}
+    files = discover_workloads(REPOSITORY)
+    assert set(files) == set(told)
+    for name, workload in files.items():
+        assert workload.heap_bytes == told[name]["heap_bytes"]
+        parameters = {each["name"]: each for each in told[name]["parameters"]}
+        assert set(parameters) == set(workload.parameters)
+        for key, parameter in workload.parameters.items():
+            assert (parameter.default, parameter.min, parameter.max) == tuple(
+                parameters[key][field] for field in ("default", "min", "max")
+            )
+
+
+def test_a_real_bench(native: Project) -> None:
+    result = native.run(
+        "bench", "-a", "nvmalloc,pmdk,glibc", "-w", "larson", "-t", "1", "--profile", "quick",
+        "--survival-cases", "2", "--runner", "local", "--out", native.results, "--seed", "1", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    good = [sample for sample in document["samples"] if sample["accepted"]]
+    assert {sample["allocator"] for sample in good} == {"nvmalloc", "pmdk", "glibc"}
+    for sample in good:
+        metrics = sample["metrics"]
+        if sample["observed"]:
+            assert metrics["fences_per_op"] > 0
+        else:
+            assert metrics["ops_per_s"] > 1000
+            assert 0 < metrics["p50_ns"] <= metrics["p99_ns"] <= metrics["max_ns"]
+    assert [verdict["passed"] for verdict in document["verdicts"]] == [2, 2]
+    assert document["environment"]["calibration"]["flush_fence_ns"] > 0
+
+
+def test_a_real_campaign(native: Project) -> None:
+    result = native.run(
+        "fault", "-a", "nvmalloc,pmdk", "-f", "sigkill", "--cases", "8", "-n", "2",
+        "--runner", "local", "--out", native.results, "--seed", "3", "--json", timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr + result.stdout
+    for verdict in json.loads(result.stdout)["verdicts"]:
+        assert (verdict["cases"], verdict["passed"], verdict["errors"]) == (8, 8, 0)
+        assert verdict["states"] >= 8
