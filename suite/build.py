@@ -201,9 +201,7 @@ def _make(
             f"The build folder {folder} can't be made: {error.strerror}. Make the checkout "
             f"writable, or name a finished build with {BUILD_VARIABLE}."
         ) from error
-    with _locked(
-        folder.with_name(folder.name + ".lock") if theirs else folder / ".nvcrucible.lock"
-    ):
+    with _locked(folder / ".nvcrucible.lock"):
         if not (folder / "build.ninja").is_file():
             command = [meson, "setup", *options, str(folder), str(root)]
             _run(command, f"configuring {what}", theirs=False)

@@ -1,13 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container images: which there are, whether they are current, how they are made.
 
-An image is built in two steps, each of which works without a registry:
-
-1. The *base*, `debian:<suite>-slim`.  It is pulled; where no registry answers,
-   debootstrap makes it from the Debian mirror that this machine's apt uses
-   (same mirror, same archive keyring) and the engine imports it under the same name.
-2. The *target*, a stage of the Dockerfile.  Its label `nvcrucible.source` is the
-   checksum of every file that went in, so "is it current?" needs no build.
+A target is a stage of the Dockerfile on a Debian base (suite.base_images).  Its
+label `nvcrucible.source` is the checksum of every file that went in, so "is it
+current?" needs no build.
 
 The network is needed by apt only.  A build uses the host's network, because
 the engine's own may have no way to the mirror.  Python packages come from
@@ -27,19 +23,19 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import docker
 import requests.exceptions
-from docker.errors import APIError, DockerException, ImageNotFound
-from docker.utils import kwargs_from_env
+from docker.errors import APIError
 
+from suite.base_images import Say, ensure_base, proxy_environment
+from suite.engine import connect_engine, inspect_image
 from suite.errors import CrucibleError, EnvironmentMissing, RunnerUnavailable
 from suite.project import project_root
 
@@ -48,10 +44,7 @@ __all__ = [
     "SOURCE_LABEL",
     "TARGETS",
     "Target",
-    "connect_engine",
-    "ensure_base",
     "ensure_target",
-    "inspect_image",
     "is_current",
     "main",
     "source_checksum",
@@ -63,10 +56,7 @@ SOURCE_LABEL = "nvcrucible.source"
 WHEELS = Path("build/wheels")
 IMAGE_PYTHON = "3.11"
 """Python of Debian 12, for which the orchestrator's wheels are fetched."""
-PULL_PATIENCE_S = 20
 BUILD_PATIENCE_S = 900
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -109,40 +99,6 @@ TARGETS = {
     ),
 }
 IGNORED = ("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
-
-
-def connect_engine() -> docker.APIClient:
-    """A client of the engine that DOCKER_HOST (or the default socket) names."""
-    where = os.environ.get("DOCKER_HOST", "the default socket")
-    try:
-        client = docker.APIClient(**kwargs_from_env(), version="auto")
-        client.ping()
-    except (DockerException, requests.exceptions.RequestException, OSError) as error:
-        if _caused_by(error, PermissionError):
-            raise RunnerUnavailable(
-                f"A Docker engine listens at {where} but refuses this user. Ask for membership of "
-                "the group 'docker' (it amounts to root), run as root, set DOCKER_HOST to an "
-                "engine of your own (rootless Docker), or use --runner local."
-            ) from error
-        raise RunnerUnavailable(
-            f"No Docker engine answers at {where}. Start one (`systemctl start docker`), set "
-            f"DOCKER_HOST to where one listens, or use --runner local. The client said: {error}"
-        ) from error
-    return client
-
-
-def _caused_by(error: BaseException, kind: type[BaseException]) -> bool:
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending:
-        current = pending.pop()
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        if isinstance(current, kind):
-            return True
-        seen.add(id(current))
-        pending += [current.__cause__, current.__context__, *current.args]
-    return False
 
 
 # --- What an image is made of -------------------------------------------------------------
@@ -203,194 +159,6 @@ def _label(client: docker.APIClient, target: Target) -> str | None:
     return cast("str | None", labels.get(SOURCE_LABEL))
 
 
-def inspect_image(client: docker.APIClient, tag: str) -> dict[str, Any] | None:
-    """What the engine knows of an image; None if it has none of that name."""
-    try:
-        return cast("dict[str, Any]", client.inspect_image(tag))  # type: ignore[no-untyped-call]
-    except ImageNotFound:
-        return None
-
-
-# --- The base -----------------------------------------------------------------------------
-
-
-def ensure_base(client: docker.APIClient, suite: str, say: Say) -> None:
-    """After this the engine has `debian:<suite>-slim`: its own, a pulled or a made one."""
-    tag = f"{suite}-slim"
-    if inspect_image(client, f"debian:{tag}") is not None:
-        return
-    say(f"pulling debian:{tag}")
-    reason = _pull(client, tag)
-    if reason is not None:
-        say(f"no registry has it for us ({reason}); making debian:{tag} with debootstrap")
-        _bootstrap(client, suite)
-
-
-def _pull(client: docker.APIClient, tag: str) -> str | None:
-    """None when it is there now, else why not."""
-    patience = docker.APIClient(
-        **kwargs_from_env(), version=client.api_version, timeout=PULL_PATIENCE_S
-    )
-    try:
-        for event in patience.pull("debian", tag=tag, stream=True, decode=True):
-            if "error" in event:
-                return str(event["error"]).rpartition(": ")[2]
-    except (APIError, requests.exceptions.RequestException) as error:
-        return str(getattr(error, "explanation", None) or error).rpartition(": ")[2]
-    finally:
-        patience.close()
-    return None
-
-
-def _privileged(command: Sequence[str], purpose: str) -> list[str]:
-    """The command as root runs it; we may be root, or have sudo without a password."""
-    if os.geteuid() == 0:
-        return list(command)
-    sudo = shutil.which("sudo")
-    if (
-        sudo
-        and not subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode
-    ):
-        return [sudo, "-n", "--preserve-env=http_proxy,https_proxy,no_proxy", *command]
-    raise EnvironmentMissing(
-        f"{purpose} takes root, and sudo wants a password here. Run `sudo make images` once, or "
-        "make the base image known to the engine some other way (`docker load`)."
-    )
-
-
-def _bootstrap(client: docker.APIClient, suite: str) -> None:
-    if shutil.which("debootstrap") is None:
-        raise EnvironmentMissing(
-            f"The base image debian:{suite}-slim can't be pulled, and debootstrap, which would "
-            "make it, is not installed. Run `.ci/setup engine` or `apt-get install debootstrap`."
-        )
-    sources = _apt_sources(suite)
-    mirror = [sources[0].split()[1]] if sources else []
-    # Not in /tmp: that is often a tmpfs, or mounted nodev, where debootstrap refuses to work.
-    root = Path(tempfile.mkdtemp(prefix="nvcrucible-base-", dir="/var/tmp"))
-    purpose = "Making a base image with debootstrap"
-    try:
-        bootstrap = _privileged(
-            ["debootstrap", "--variant=minbase", suite, str(root), *mirror], purpose
-        )
-        done = subprocess.run(
-            bootstrap, capture_output=True, text=True, check=False, env=_proxy_environment()
-        )
-        if done.returncode != 0:
-            tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
-            raise EnvironmentMissing(
-                f"debootstrap could not make the base image of {suite} (exit code "
-                f"{done.returncode}). Check that the mirror of this machine's apt answers "
-                f"(`apt-get update`). It said:\n{tail}"
-            )
-        _slim(root, suite, sources, purpose)
-        _import(client, root, suite, purpose)
-    finally:
-        subprocess.run(_privileged(["rm", "-rf", "--", str(root)], purpose), check=False)
-
-
-def _apt_sources(suite: str) -> list[str]:
-    """`deb` lines for `suite` by the mirrors of this machine's apt, the main archive first.
-
-    A machine of another release of Debian serves as well: its mirror has them all.
-    """
-    own = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-    if platform.freedesktop_os_release().get("ID") != "debian" or not own:
-        return []
-    form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", form, "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines: list[str] = []
-    for kind in ("", "-updates", "-security"):
-        for row in listed.stdout.splitlines():
-            match row.split():
-                case [uri, release, "main"] if release == own + kind:
-                    line = f"deb {uri} {suite}{kind} main"
-                    if line not in lines:
-                        lines.append(line)
-    return lines if lines and lines[0].split()[2] == suite else []
-
-
-APT_SETTINGS = ("Check-Valid-Until", "Check-Date", "Retries", "http::Timeout", "https::Timeout")
-"""What the base takes over from this machine's apt.  Proxies and passwords it does not:
-a proxy is given to the build as an argument that no layer keeps."""
-
-
-def _apt_setting(name: str) -> str:
-    answer = subprocess.run(
-        ["apt-config", "shell", "value", f"Acquire::{name}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return answer.stdout.partition("=")[2].strip().strip("'")
-
-
-def _proxy_environment() -> dict[str, str]:
-    """This process's environment, with the proxy of apt where none is set."""
-    environment = dict(os.environ)
-    if shutil.which("apt-config"):
-        for scheme in ("http", "https"):
-            proxy = _apt_setting(f"{scheme}::Proxy")
-            if proxy and proxy != "DIRECT":
-                environment.setdefault(f"{scheme}_proxy", proxy)
-    return environment
-
-
-DROPPED = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale")
-
-
-def _slim(root: Path, suite: str, sources: list[str], purpose: str) -> None:
-    """Makes the tree what a -slim image is: no documentation, no caches, apt ready to use."""
-    settings = [
-        f'Acquire::{name} "{value}";' for name in APT_SETTINGS if (value := _apt_setting(name))
-    ]
-    certificates = Path("/etc/ssl/certs/ca-certificates.crt")
-    files = {
-        "etc/dpkg/dpkg.cfg.d/slim": "".join(f"path-exclude /{name}/*\n" for name in DROPPED),
-        "etc/apt/apt.conf.d/90build": "\n".join(settings) + "\n",
-    }
-    if sources:
-        files["etc/apt/sources.list"] = "\n".join(sources) + "\n"
-    if any(" https:" in line for line in sources) and certificates.is_file():
-        files["etc/ssl/certs/ca-certificates.crt"] = certificates.read_text()
-    script = ["set -e", 'cd "$1"']
-    script += [f"rm -rf {name}" for name in DROPPED]
-    script += ["rm -rf var/cache/apt/* var/lib/apt/lists/* var/log/*"]
-    with tempfile.TemporaryDirectory() as staging:
-        for name, text in files.items():
-            file = Path(staging) / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        script.append('cp -r --no-preserve=ownership "$2"/. .')
-        command = ["sh", "-c", "\n".join(script), "slim", str(root), staging]
-        done = subprocess.run(
-            _privileged(command, purpose), capture_output=True, text=True, check=False
-        )
-    if done.returncode != 0:
-        raise EnvironmentMissing(
-            f"The base tree of {suite} can't be trimmed: {done.stderr.strip()}"
-        )
-
-
-def _import(client: docker.APIClient, root: Path, suite: str, purpose: str) -> None:
-    pack = _privileged(["tar", "--numeric-owner", "-C", str(root), "-c", "."], purpose)
-    with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
-        assert tar.stdout is not None  # noqa: S101 - Popen was given PIPE
-        answer = client.import_image_from_stream(
-            tar.stdout, repository="debian", tag=f"{suite}-slim", changes=['CMD ["bash"]']
-        )
-    if tar.returncode != 0 or "error" in str(answer):
-        raise EnvironmentMissing(
-            f"The engine did not take the base image debian:{suite}-slim (tar ended with "
-            f"{tar.returncode}). Is its disk full? It said: {str(answer).strip()}"
-        )
-
-
 # --- The targets --------------------------------------------------------------------------
 
 
@@ -416,7 +184,7 @@ def ensure_target(client: docker.APIClient, root: Path, target: Target, say: Say
 
 
 def _build(client: docker.APIClient, context: io.BytesIO, target: Target, checksum: str) -> None:
-    environment = _proxy_environment()
+    environment = proxy_environment()
     arguments = {"BASE": target.base}
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         if name in environment:

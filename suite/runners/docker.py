@@ -51,8 +51,9 @@ from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
 from suite.build import Build
+from suite.engine import connect_engine, inspect_image
 from suite.errors import CrucibleError, EnvironmentMissing, RunnerUnavailable
-from suite.images import IMAGE_HOME, TARGETS, connect_engine, inspect_image, source_checksum
+from suite.images import IMAGE_HOME, SOURCE_LABEL, TARGETS, source_checksum
 from suite.project import project_root
 from suite.runners.base import Job, LineSink, Outcome, Runner, RunningJob
 
@@ -430,7 +431,7 @@ def _current_image(client: docker.APIClient, root: Path) -> str:
             "so first), or use --runner local."
         )
     labels = image.get("Config", {}).get("Labels") or {}
-    if labels.get("nvcrucible.source") != source_checksum(root, target):
+    if labels.get(SOURCE_LABEL) != source_checksum(root, target):
         raise RunnerUnavailable(
             f"The image {target.tag} was made of other sources than those in {root}. Run "
             "`make images` to make it anew, or use --runner local."

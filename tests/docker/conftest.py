@@ -18,8 +18,9 @@ import docker
 import pytest
 
 from places import Places
+from suite.engine import connect_engine
 from suite.errors import RunnerUnavailable
-from suite.images import TARGETS, connect_engine, ensure_target
+from suite.images import TARGETS, ensure_target
 from suite.project import project_root
 from suite.runners.docker import RUN_LABEL, DockerRunner, connect
 

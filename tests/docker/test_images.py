@@ -14,9 +14,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from suite import images
+from suite.base_images import apt_sources, ensure_base
 from suite.errors import RunnerUnavailable
-from suite.images import TARGETS, ensure_base, ensure_target, is_current, source_checksum
+from suite.images import TARGETS, ensure_target, is_current, source_checksum
 from suite.project import project_root
 from suite.runners import choose_runner
 from suite.runners.docker import DockerRunner, connect
@@ -106,7 +106,7 @@ def test_a_base_that_is_there_is_taken_as_it_is(engine: docker.APIClient, job_im
 def test_the_mirror_of_this_machine_serves_any_release(suite: str) -> None:
     if shutil.which("apt-get") is None:
         pytest.skip("no apt-get on this machine")
-    lines = images._apt_sources(suite)
+    lines = apt_sources(suite)
     if not lines:
         pytest.skip("this machine's apt names no Debian mirror")
     assert all(line.startswith("deb ") and line.endswith(" main") for line in lines)
@@ -154,7 +154,7 @@ def test_an_engine_that_refuses_this_user() -> None:
         (folder / "docker.sock").chmod(0o600)
         program = (
             "import os, sys\n"
-            "from suite.images import connect_engine\n"
+            "from suite.engine import connect_engine\n"
             "from suite.errors import RunnerUnavailable\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "try:\n    connect_engine()\n"

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
+
+from suite.cli import app
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
@@ -83,6 +86,10 @@ class Project:
             cwd=self.root,
             check=False,
         )
+
+    def invoke(self, *arguments: str) -> Result:
+        """The same in this process, which is faster; for commands that run no job."""
+        return CliRunner().invoke(app, list(arguments), env=self.environment)
 
     def bench(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """A short bench with the local runner."""

@@ -216,6 +216,9 @@ def test_quantum_caches(library: Library, quantum: int, qcache_quanta: int) -> N
             if answer is None:
                 rounded = (size + quantum - 1) // quantum * quantum
                 assert all(s.size < rounded for s in arena.walk(Type.FREE))
+                arena.reap()  # nor did the caches hold back what would have made it fit
+                assert all(s.size < rounded for s in arena.walk(Type.FREE))
+                assert all(s.size < rounded for s in source.walk(Type.FREE))
                 continue
             assert answer % quantum == 0
             assert arena.contains(answer, size)

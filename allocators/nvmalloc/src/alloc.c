@@ -149,21 +149,35 @@ static int misuse(struct nvm_tcache *tcache)
     return EINVAL;
 }
 
-int nvm_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
+/* Everything but a small block from the cache: out of the fast path. */
+static __attribute__((noinline)) int malloc_slowly(struct nvm_tcache *tcache,
+                                                   nvm_ref *dest, size_t size)
 {
-    struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
-    if (tcache == NULL)
-        return ENOMEM;
-    if (!is_slot(heap, dest) || *dest != 0)
-        return misuse(tcache);
     int error = nvm_reserve_block(tcache, size, &block);
     if (error == 0)
         nvm_commit_block(tcache, block, dest);
     return error;
 }
 
-static int free_extent(struct nvm_tcache *tcache, nvm_ref *dest)
+int nvm_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
+{
+    struct nvm_tcache *tcache = nvm_tcache_get(heap);
+    if (__builtin_expect(tcache == NULL, 0))
+        return ENOMEM;
+    if (__builtin_expect(!is_slot(heap, dest) || *dest != 0, 0))
+        return misuse(tcache);
+    /* size - 1: 0 counts as 1, and is left to the slow path. */
+    if (__builtin_expect(size - 1 >= NVM_SMALL_MAX, 0))
+        return malloc_slowly(tcache, dest, size);
+    struct nvm_tcache_bin *bin = &tcache->bins[nvm_sizeclass_of(size)];
+    if (__builtin_expect(bin->count == 0, 0))
+        return malloc_slowly(tcache, dest, size);
+    commit_slab_block(tcache, bin->blocks[--bin->count], dest, true);
+    return 0;
+}
+
+static __attribute__((noinline)) int free_extent(struct nvm_tcache *tcache, nvm_ref *dest)
 {
     struct nvm_block block;
     if (!find_extent(tcache->heap, *dest, &block))
@@ -178,16 +192,16 @@ int nvm_free_from(nvm_heap *heap, nvm_ref *dest)
 {
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
-    if (tcache == NULL)
+    if (__builtin_expect(tcache == NULL, 0))
         return ENOMEM;
-    if (!is_slot(heap, dest))
+    if (__builtin_expect(!is_slot(heap, dest), 0))
         return misuse(tcache);
     enum nvm_locate located = nvm_block_locate(heap, *dest, &block);
-    if (located == NVM_LOCATE_NONE)
+    if (__builtin_expect(located == NVM_LOCATE_NONE, 0))
         return free_extent(tcache, dest);
-    if (!nvm_block_bit(heap, block))
+    if (__builtin_expect(!nvm_block_bit(heap, block), 0))
         return misuse(tcache);
-    if (located == NVM_LOCATE_UNSCANNED)
+    if (__builtin_expect(located == NVM_LOCATE_UNSCANNED, 0))
         nvm_arena_scan(heap, nvm_tag_unit(block.tag));
     commit_slab_block(tcache, block, dest, false);
     /* From here on others may get the block. */

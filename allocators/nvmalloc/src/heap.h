@@ -117,8 +117,7 @@ static inline uint64_t nvm_unit_offset(const struct nvm_heap *heap, uint32_t uni
 
 static inline bool nvm_heap_in_data(const struct nvm_heap *heap, uint64_t offset)
 {
-    return offset - heap->super.data_offset < (uint64_t)heap->super.units
-                                                  << NVM_UNIT_SHIFT;
+    return offset - heap->super.data_offset < heap->data_bytes;
 }
 
 static inline nvm_unit nvm_unit_get(const struct nvm_heap *heap, uint32_t unit)

@@ -42,7 +42,7 @@ void nvm_sizeclass_init(void);
 static inline unsigned nvm_sizeclass_of(size_t size)
 {
     if (size <= 64)
-        return (unsigned)((size + 15) / 16) - (size != 0);
+        return (unsigned)((size - 1) / 16);
     unsigned shift = 60u - (unsigned)__builtin_clzl(size - 1); /* log2(spacing) */
     return (unsigned)((size - 1) >> shift) + (shift - 3) * 8 - 4;
 }

@@ -82,6 +82,7 @@ struct nvc_heap {
     uint32_t granules;
     uint32_t rover; /* where the next search begins */
     bool recovered; /* this open was of a heap that was not closed */
+    bool created;   /* by this process */
     unsigned allocs, frees;
 };
 
@@ -264,7 +265,7 @@ static int first_fit_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
     uint32_t run = (uint32_t)((size + granule - 1) / granule);
     uint64_t where = (uint64_t)((unsigned char *)slot - heap->base);
     pthread_mutex_lock(&heap->lock);
-    if (++heap->allocs == first_fit_personality.crashes_at_alloc)
+    if (heap->created && ++heap->allocs == first_fit_personality.crashes_at_alloc)
         raise(SIGSEGV); /* FAULT */
     uint32_t at = take_run(heap, run);
     if (at != 0) {
@@ -483,6 +484,8 @@ static int first_fit_create(const char *path, const struct nvc_options *options,
     error = mount(*heap);
     if (error != 0)
         unmap_heap(*heap);
+    else
+        (*heap)->created = true;
     return error;
 }
 

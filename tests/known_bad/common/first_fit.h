@@ -34,7 +34,8 @@ struct first_fit_personality {
     bool check_cries_wolf;
     /* Every so many-th free is refused; 0: none. */
     unsigned refuses_free_each;
-    /* The process dies at its so many-th allocation; 0: never. */
+    /* The process dies at the so many-th allocation from a heap that it made; 0:
+       never. So it dies while it works, and the heap that it leaves is sound. */
     unsigned crashes_at_alloc;
 };
 
