@@ -88,7 +88,7 @@ def _finish(action: Callable[[], int], *, json_output: bool = False) -> None:
         typer.echo(f"nvcrucible: {error}", err=True)
         code = error.exit_code
     except KeyboardInterrupt:
-        typer.echo("nvcrucible: Interrupted before anything was measured.", err=True)
+        typer.echo("nvcrucible: Interrupted; no job is left running.", err=True)
         code = EXIT_INTERRUPTED
     raise typer.Exit(code)
 

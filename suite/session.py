@@ -25,7 +25,7 @@ from suite.errors import EnvironmentMissing
 from suite.machine import describe_environment
 from suite.nvm import find_nvm, require_space, scratch
 from suite.results import Environment
-from suite.runners import Runner, choose_runner
+from suite.runners import choose_runner
 
 __all__ = ["Session", "open_session", "say"]
 
@@ -79,27 +79,27 @@ def open_session(
                 _calibrate(session)
             yield session
         except KeyboardInterrupt:
-            _end(runner)
+            runner.cancel_all()
             raise
-
-
-def _end(runner: Runner) -> None:
-    """Ends all jobs; a second Ctrl-C must not leave one behind."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        runner.cancel_all()
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 @contextlib.contextmanager
 def _signals_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command in the same orderly way as Ctrl-C."""
+    """SIGTERM and SIGHUP end a command in the same orderly way as Ctrl-C.
+
+    The first signal raises KeyboardInterrupt; from then on they are ignored, so that an
+    impatient second one can't cut short what the first began: ending jobs
+    (which takes SIGKILLs only), saving, removing folders.  SIGINT is set also where it
+    was ignored: a shell script starts its background jobs so, and whoever then
+    sends it by hand means it.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signals = (signal.SIGTERM, signal.SIGHUP)
     previous = [signal.signal(number, interrupt) for number in signals]
     try:
         yield

@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <dlfcn.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,6 +63,8 @@ struct nvc_heap {
     PMEMobjpool *pool;
     size_t size; /* of the file, and of its mapping at pool */
     struct pmdk_root *root;
+    pthread_mutex_t gate; /* guards threads; held while recycle() runs */
+    unsigned threads;     /* between thread_enter() and thread_leave() */
 };
 
 static _Thread_local char last_error[512];
@@ -131,8 +134,10 @@ static int adopt(const char *path, PMEMobjpool *pool, PMEMoid root,
         pmemobj_close(pool);
         return error;
     }
-    *made = (struct nvc_heap){
-        .pool = pool, .size = (size_t)status.st_size, .root = pmemobj_direct(root)};
+    *made = (struct nvc_heap){.pool = pool,
+                              .size = (size_t)status.st_size,
+                              .root = pmemobj_direct(root),
+                              .gate = PTHREAD_MUTEX_INITIALIZER};
     *heap = made;
     return 0;
 }
@@ -303,13 +308,39 @@ static struct nvc_block pmdk_range(struct nvc_heap *heap)
     return (struct nvc_block){heap->pool, heap->size};
 }
 
-/* Makes libpmemobj take back the runs that have become empty.  By itself it does so
-   when it opens the pool: until then a heap whose small blocks were all freed can
-   refuse a large one for ever.  Defragmentation of no objects is its public way. */
-static int recycle(struct nvc_heap *heap)
+static int pmdk_thread_enter(struct nvc_heap *heap)
+{
+    pthread_mutex_lock(&heap->gate);
+    heap->threads++;
+    pthread_mutex_unlock(&heap->gate);
+    return 0;
+}
+
+static void pmdk_thread_leave(struct nvc_heap *heap)
+{
+    pthread_mutex_lock(&heap->gate);
+    heap->threads--;
+    pthread_mutex_unlock(&heap->gate);
+}
+
+/*
+ * Makes libpmemobj take back the runs that have become empty; true if it did.  By
+ * itself it does so when it opens the pool: until then a heap whose small blocks were
+ * all freed can refuse a large one for ever.  Defragmentation of no objects is its
+ * public way.
+ *
+ * Only while this is the one thread in the heap, and none can enter (the gate):
+ * libpmemobj 1.12 takes a run for empty from which another thread is just about to
+ * publish a block, and a slot then names free space.  Two threads that run into
+ * ENOMEM, killed now and then, show it in one history of about 50.
+ */
+static bool recycle(struct nvc_heap *heap)
 {
     struct pobj_defrag_result ignored;
-    return pmemobj_defrag(heap->pool, NULL, 0, &ignored);
+    pthread_mutex_lock(&heap->gate);
+    bool done = heap->threads <= 1 && pmemobj_defrag(heap->pool, NULL, 0, &ignored) == 0;
+    pthread_mutex_unlock(&heap->gate);
+    return done;
 }
 
 static int pmdk_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
@@ -321,7 +352,7 @@ static int pmdk_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
     if (pmemobj_alloc(heap->pool, oid, size, BLOCK_TYPE, NULL, NULL) == 0) {
         return 0;
     }
-    if (errno == ENOMEM && recycle(heap) == 0 &&
+    if (errno == ENOMEM && recycle(heap) &&
         pmemobj_alloc(heap->pool, oid, size, BLOCK_TYPE, NULL, NULL) == 0) {
         return 0;
     }
@@ -477,6 +508,8 @@ static const struct nvc_adapter pmdk_adapter = {
     .read = pmdk_read,
     .persist = pmdk_persist,
     .walk = pmdk_walk,
+    .thread_enter = pmdk_thread_enter,
+    .thread_leave = pmdk_thread_leave,
     .stats = pmdk_stats,
     .observe = pmdk_observe,
     .last_error = pmdk_last_error,

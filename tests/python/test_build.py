@@ -94,7 +94,10 @@ def test_a_library_that_is_not_installed(native: Project, tmp_path: Path) -> Non
     with pytest.raises(EnvironmentMissing, match="libnotinstalled"):
         install(REPOSITORY, find_build(REPOSITORY), bump(folder))
     for left in (REPOSITORY / "build-outside").glob("bump-*"):
-        if left.is_dir() and str(folder) in (left / "meson-info" / "intro-buildoptions.json").read_text():
+        if (
+            left.is_dir()
+            and str(folder) in (left / "meson-info" / "intro-buildoptions.json").read_text()
+        ):
             shutil.rmtree(left)
 
 

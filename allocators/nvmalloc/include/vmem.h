@@ -59,9 +59,10 @@ typedef void *vmem_ximport_t(vmem_t *source, size_t *size, size_t align, int vmf
 /* Per arena, at creation. */
 #define VMC_POPULATOR                                                                    \
     0x10000 /* lies on the path by which vmem feeds itself; see vmem.c, 8 */
-#define VMC_NO_QCACHE  0x20000 /* no quantum caches, whatever qcache_max says */
-#define VMC_IDENTIFIER 0x40000 /* the integers are not memory: shown so by vmem_dump()   \
-                                */
+#define VMC_NO_QCACHE 0x20000 /* no quantum caches, whatever qcache_max says */
+#define VMC_IDENTIFIER                                                                   \
+    0x40000 /* the integers are not memory: shown so by vmem_dump()                      \
+             */
 
 /* Segment types, for vmem_walk() and vmem_size(). */
 #define VMEM_ALLOC     0x01

@@ -11,9 +11,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define VMEM_INITIAL     8 /* arenas: parent, heap, internal, seg, hash, meta; 2 spare */
-#define VMEM_SEG_INITIAL 256 /* > 6 arenas x (a span and VMEM_MINFREE), + VMEM_RESERVE   \
-                              */
+#define VMEM_INITIAL 8 /* arenas: parent, heap, internal, seg, hash, meta; 2 spare */
+#define VMEM_SEG_INITIAL                                                                 \
+    256 /* > 6 arenas x (a span and VMEM_MINFREE), + VMEM_RESERVE                        \
+         */
 #define VMEM_SEG_CHUNK ((size_t)16384)
 #define VMEM_PAGE      ((size_t)4096)
 #define VMEM_MMAP_STEP ((size_t)256 << 10)
