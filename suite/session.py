@@ -87,9 +87,9 @@ def open_session(
 def _signals_as_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end a command in the same orderly way as Ctrl-C.
 
-    The first signal raises KeyboardInterrupt; from then on they are ignored, so that an
-    impatient second one can't cut short what the first began: ending jobs
-    (which takes SIGKILLs only), saving, removing folders.  SIGINT is set also where it
+    The first signal raises KeyboardInterrupt; from then on, to the end of this process, they
+    are ignored, so that an impatient second one can't cut short what the first began: ending
+    jobs (which takes SIGKILLs only), saving, removing folders, printing.  SIGINT is set also where it
     was ignored: a shell script starts its background jobs so, and whoever then
     sends it by hand means it.
     """
@@ -104,8 +104,9 @@ def _signals_as_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in zip(signals, previous, strict=True):
-            signal.signal(number, handler)
+        if signal.getsignal(signal.SIGINT) is interrupt:  # none has come
+            for number, handler in zip(signals, previous, strict=True):
+                signal.signal(number, handler)
 
 
 def _ask_allocators(session: Session, allocators: Sequence[Allocator], *, required: bool) -> None:

@@ -141,6 +141,12 @@ static void run(struct nvd_worker *worker)
         alternate(worker, base);
 }
 
+/* A thread alone fills the ring and empties it. */
+static uint64_t cycle(const uint64_t *values)
+{
+    return 2 * values[RING];
+}
+
 static struct nvd_workload prodcon = {
     .name = "prodcon",
     .summary = "one thread of a pair allocates, the other frees",
@@ -151,5 +157,6 @@ static struct nvd_workload prodcon = {
     .slot_count = slot_count,
     .shared_size = shared_size,
     .run = run,
+    .cycle = cycle,
 };
 NVD_WORKLOAD(prodcon);

@@ -68,6 +68,11 @@ static void run(struct nvd_worker *worker)
     }
 }
 
+static uint64_t cycle(const uint64_t *values)
+{
+    return 2 * values[OBJECTS];
+}
+
 static struct nvd_workload threadtest = {
     .name = "threadtest",
     .summary = "each thread allocates a batch of equal objects, then frees it",
@@ -77,5 +82,6 @@ static struct nvd_workload threadtest = {
     .state_size = sizeof(struct batch),
     .slot_count = slot_count,
     .run = run,
+    .cycle = cycle,
 };
 NVD_WORKLOAD(threadtest);

@@ -347,6 +347,31 @@ static int all_windows(struct crew *crew, struct nvd_bench_result *result)
     return code;
 }
 
+static struct seat *take_seat(struct crew *crew, unsigned index,
+                              struct nvd_random *random)
+{
+    const struct nvd_bench_request *request = crew->request;
+    struct seat *seat = &crew->seats[index];
+    void *state = seat->worker.state;
+    seat->crew = crew;
+    seat->worker = (struct nvd_worker){
+        .alloc_to = request->adapter->alloc_to,
+        .free_from = request->adapter->free_from,
+        .address = request->adapter->address,
+        .read = request->adapter->read,
+        .heap = request->heap,
+        .signals = &crew->run.signals,
+        .draw_state = nvd_random_next(random),
+        .slot_size = crew->run.slot_size,
+        .slots = crew->run.slots,
+        .run = &crew->run,
+        .values = request->values,
+        .state = state,
+        .index = index,
+    };
+    return seat;
+}
+
 /* Starts the threads; the number that exist is crew->hands. */
 static int hire(struct crew *crew)
 {
@@ -355,24 +380,7 @@ static int hire(struct crew *crew)
     nvd_random_seed(&random, request->seed);
     int error = 0;
     for (unsigned i = 0; i < request->threads && error == 0; i++) {
-        struct seat *seat = &crew->seats[i];
-        void *state = seat->worker.state;
-        seat->crew = crew;
-        seat->worker = (struct nvd_worker){
-            .alloc_to = request->adapter->alloc_to,
-            .free_from = request->adapter->free_from,
-            .address = request->adapter->address,
-            .read = request->adapter->read,
-            .heap = request->heap,
-            .signals = &crew->run.signals,
-            .draw_state = nvd_random_next(&random),
-            .slot_size = crew->run.slot_size,
-            .slots = crew->run.slots,
-            .run = &crew->run,
-            .values = request->values,
-            .state = state,
-            .index = i,
-        };
+        struct seat *seat = take_seat(crew, i, &random);
         error = pthread_create(&seat->thread, NULL, worker_main, seat);
         crew->hands += error == 0;
     }
@@ -388,6 +396,19 @@ static void *zeroed(size_t bytes)
     size_t rounded = (bytes + NVD_CACHE_ALIGN) / NVD_CACHE_ALIGN * NVD_CACHE_ALIGN;
     void *memory = aligned_alloc(NVD_CACHE_ALIGN, rounded);
     return memory == NULL ? NULL : memset(memory, 0, rounded);
+}
+
+/* For what a tracer looks at. */
+static void *get_memory(const struct nvd_bench_request *request, size_t bytes)
+{
+    return request->tracer == NULL ? zeroed(bytes)
+                                   : nvd_tracer_memory(request->tracer, bytes);
+}
+
+static void put_memory(const struct nvd_bench_request *request, void *memory)
+{
+    if (request->tracer == NULL)
+        free(memory); /* else it is the tracer's */
 }
 
 static int prepare(struct crew *crew)
@@ -408,7 +429,8 @@ static int prepare(struct crew *crew)
                        request->adapter->name, run->slot_count, count);
         return NVD_ENVIRONMENT;
     }
-    bool enough = (crew->seats = zeroed(request->threads * sizeof *crew->seats)) != NULL;
+    size_t bytes = request->threads * sizeof *crew->seats;
+    bool enough = (crew->seats = get_memory(request, bytes)) != NULL;
     if (workload->shared_size != NULL)
         enough &= (run->shared = zeroed(
                        workload->shared_size(request->values, request->threads))) != NULL;
@@ -451,11 +473,59 @@ static int conduct(struct crew *crew, struct nvd_bench_result *result)
     return code;
 }
 
+/* The only seat is the caller's; there is no coordinator. */
+static int step(struct crew *crew, struct seat *seat, struct nvd_bench_result *result)
+{
+    const struct nvd_bench_request *request = crew->request;
+    const struct nvd_workload *workload = request->workload;
+    struct nvd_worker *worker = &seat->worker;
+    const struct nvd_stepping_request how = {
+        .tracer = request->tracer,
+        .budget = request->step_budget,
+        .seed = request->seed,
+        .seconds = request->step_seconds,
+    };
+    if (workload->setup != NULL)
+        workload->setup(worker);
+    result->setup_failed_allocs = worker->failed_allocs;
+    if (worker->where == NULL &&
+        nvd_stepping_sample(&how, workload, worker, &result->stepped)) {
+        request->adapter->stats(request->heap, &result->stats);
+        sweep(seat);
+        result->slot_bytes = seat->slot_bytes;
+    }
+    if (worker->where == NULL)
+        nvd_stepping_driver(&how, workload, worker, &result->stepped);
+    return failure(crew);
+}
+
+static int conduct_alone(struct crew *crew, struct nvd_bench_result *result)
+{
+    const struct nvd_bench_request *request = crew->request;
+    struct nvd_random random;
+    nvd_random_seed(&random, request->seed);
+    if (sem_init(&crew->run.wake, 0, 0) != 0) {
+        nvd_emit_error("bench", 0, "cannot make a semaphore");
+        return NVD_INTERNAL;
+    }
+    struct seat *seat = take_seat(crew, 0, &random);
+    crew->hands = 1;
+    enter(seat);
+    int code = failure(crew);
+    if (code == NVD_OK) {
+        code = step(crew, seat, result);
+        if (request->adapter->thread_leave != NULL)
+            request->adapter->thread_leave(request->heap);
+    }
+    sem_destroy(&crew->run.wake);
+    return code;
+}
+
 int nvd_bench_run(const struct nvd_bench_request *request,
                   struct nvd_bench_result *result)
 {
     *result = (struct nvd_bench_result){.used_peak = UINT64_MAX};
-    struct crew *crew = zeroed(sizeof *crew);
+    struct crew *crew = get_memory(request, sizeof *crew);
     if (crew == NULL) {
         nvd_emit_error("bench", ENOMEM, "no memory");
         return NVD_INTERNAL;
@@ -464,15 +534,16 @@ int nvd_bench_run(const struct nvd_bench_request *request,
     nvd_clock_start(&crew->clock);
     int code = prepare(crew);
     if (code == NVD_OK)
-        code = conduct(crew, result);
+        code = request->tracer == NULL ? conduct(crew, result)
+                                       : conduct_alone(crew, result);
     if (code != NVD_OK) {
         free(result->latency);
         result->latency = NULL;
     }
     for (unsigned i = 0; crew->seats != NULL && i < request->threads; i++)
         free(crew->seats[i].worker.state);
-    free(crew->seats);
     free(crew->run.shared);
-    free(crew);
+    put_memory(request, crew->seats);
+    put_memory(request, crew);
     return code;
 }

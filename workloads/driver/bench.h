@@ -10,6 +10,10 @@
  * meet at a barrier; in between the coordinator sleeps, so that it takes no
  * time from a worker's CPU, and then raises the stop flag.  The adapter's
  * stats are read at the barriers, where nobody works on the heap.
+ *
+ * With a tracer there are no windows and no other thread: the calling process,
+ * the tracer's child, runs the workload itself, and a sample of its operations is
+ * stepped over (stepping.h).
  */
 #ifndef NVD_BENCH_H
 #define NVD_BENCH_H
@@ -19,6 +23,7 @@
 
 #include "events.h"
 #include "latency.h"
+#include "stepping.h"
 #include "workload.h"
 
 struct nvd_bench_request {
@@ -33,10 +38,13 @@ struct nvd_bench_request {
     double warmup_seconds, seconds, latency_seconds;
     bool observed;          /* nvd_events_observe() is in place */
     uint64_t resident_base; /* resident bytes before the heap was made */
+    struct nvd_tracer *tracer; /* not NULL: step; for one thread, not observed */
+    uint64_t step_budget;
+    double step_seconds; /* as in struct nvd_stepping_request */
 };
 
 struct nvd_bench_result {
-    /* The throughput window. */
+    /* The throughput window; with a tracer only the stats after the last operation. */
     double seconds;     /* from the first worker's start to the last one's end */
     double cpu_seconds; /* CPU time of the workers in it */
     uint64_t allocs, frees, failed_allocs;
@@ -56,6 +64,8 @@ struct nvd_bench_result {
 
     struct nvd_event_counts events; /* throughput and latency windows */
     uint64_t event_ops;             /* operations in them */
+
+    struct nvd_stepped stepped; /* with a tracer */
 };
 
 /* NVD_OK and a result; or the exit code after an error line was emitted. */

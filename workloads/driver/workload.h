@@ -137,6 +137,9 @@ struct nvd_workload {
     void (*prepare)(struct nvd_run *run);     /* may be NULL */
     void (*setup)(struct nvd_worker *worker); /* may be NULL */
     void (*run)(struct nvd_worker *worker);
+    /* After how many operations of a thread alone run() has come round to where it
+       was.  NULL: it has no phases, any stretch of it is like any other. */
+    uint64_t (*cycle)(const uint64_t *values);
 
     struct nvd_workload *next; /* the registry's */
 };

@@ -69,7 +69,9 @@
  *    By start address; gives a free its segment in O(1), and proof that address and size
  *    are right. Rescaled to one bucket a segment when the load leaves 1/8 .. 1, by the
  *    operation that finds it so, after it dropped the lock; amortised O(1). (A rescale by
- * a timer, as in the original, depends on somebody's calling it.)
+ *    a timer alone, as in the original, depends on somebody's calling it.) Small tables
+ *    shrink in vmem_update() only: an arena that swings between none and some tens of
+ *    segments would rescale all the time.
  *
  * 6. Next fit, and walks that let go of the lock
  *

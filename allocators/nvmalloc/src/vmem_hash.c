@@ -10,7 +10,9 @@
 /* Rescale when outside 1/8 .. 1 segments a bucket; afterwards there is 1/2 .. 1. */
 #define HASH_MAX_LOAD 1
 #define HASH_MIN_LOAD 8
-#define HASH_REST     4096 /* operations before trying again when there was no memory */
+#define HASH_SMALL                                                                       \
+    1024               /* buckets: not worth giving back by the way; vmem_update() does */
+#define HASH_REST 4096 /* operations before trying again when there was no memory */
 
 static size_t bucket_of(uintptr_t addr, int qshift, unsigned hash_shift)
 {
@@ -62,7 +64,7 @@ bool vmem_hash_unfit(vmem_t *vmp)
     size_t buckets = vmp->vm_hash_mask + 1;
 
     if (vmp->vm_nalloc <= buckets * HASH_MAX_LOAD &&
-        (buckets == VMEM_HASH_INITIAL || vmp->vm_nalloc * HASH_MIN_LOAD >= buckets))
+        (buckets <= HASH_SMALL || vmp->vm_nalloc * HASH_MIN_LOAD >= buckets))
         return false;
     if (vmp->vm_hash_rest > 0) {
         vmp->vm_hash_rest--;

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stepping.h - instructions per operation where there is no hardware counter:
+ * a sample of operations of a running workload, each stepped over by a tracer
+ * (tracer.h).
+ *
+ * A step is some 10,000 times slower than an instruction, so only a few hundred
+ * operations can be stepped over, and it matters which: an allocator has cheap
+ * operations and rare dear ones (a slab is used up), and a workload may have
+ * phases (threadtest allocates 100,000 blocks, then frees them).  Hence:
+ *
+ *   span     a stretch of the workload's life of so many operations: its cycle
+ *            (struct nvd_workload), repeated up to SPAN_MIN, or SPAN_DEFAULT
+ *   stratum  one of STRATA equal parts of a span
+ *   burst    BURST operations in a row, at a random place in every stratum
+ *
+ * The workload runs at full speed from burst to burst.  A pass over a span steps
+ * over STRATA * BURST operations; passes follow one another while the budget of
+ * steps lasts, the first is always done.  Every operation of a cycle has the same
+ * chance to be stepped over, and every phase its share, so that
+ * instructions / ops is the mean over the workload, without bias.  Places are
+ * counted in operations and drawn from the seed, not from a clock: a second run
+ * steps over the same operations.
+ *
+ * What differs from a hardware counter's figure (`perf`):
+ *   - It is the mean of a sample; `deviation` is its standard error.
+ *   - One thread, pinned with its tracer to one CPU: no contention.
+ *   - The same: a system call counts 1, a locked instruction 1, a `rep` one 1 (see
+ *     tracer.h), and the workload's own loop, with its calls and nvd_touch(), is
+ *     part of the count.
+ *
+ * The loop's own share is measured in the same way, in the same process, with an
+ * allocator put in that does nothing: `driver_*`.  It contains the two or three
+ * instructions of each empty function.  What is left after subtracting it is the
+ * allocator's.
+ */
+#ifndef NVD_STEPPING_H
+#define NVD_STEPPING_H
+
+#include <stdint.h>
+
+#include "tracer.h"
+#include "workload.h"
+
+struct nvd_stepping_request {
+    struct nvd_tracer *tracer;
+    uint64_t budget; /* of steps, for all that is measured */
+    uint64_t seed;
+    double seconds; /* no new pass begins after so long */
+};
+
+struct nvd_stepped {
+    uint64_t instructions, ops;
+    double deviation; /* standard error of instructions / ops */
+    uint64_t driver_instructions, driver_ops;
+};
+
+/* Brings the workload into its steady state and measures; the calling process is
+   the tracer's child, `worker` and its run's signals lie in the tracer's memory,
+   and setup() is done.  False if the worker has failed (it says why). */
+bool nvd_stepping_sample(const struct nvd_stepping_request *request,
+                         const struct nvd_workload *workload, struct nvd_worker *worker,
+                         struct nvd_stepped *result);
+/* Measures the driver's share.  The workload's idea of its slots is no longer
+   true afterwards: it must not run again. */
+bool nvd_stepping_driver(const struct nvd_stepping_request *request,
+                         const struct nvd_workload *workload, struct nvd_worker *worker,
+                         struct nvd_stepped *result);
+
+#endif
