@@ -23,6 +23,9 @@ __all__ = ["draw_inspection", "inspect_heap"]
 
 TIMEOUT_S = 120.0
 BAR_WIDTH = 24
+MAP_WIDTH = 64
+MAP_LEGEND = "one character a unit: . free, 0-9 slab by tenths of live blocks, # extent, ! unreadable"
+MAP_STYLES = {".": "dim", "#": "cyan", "!": "bold red"}
 ADVICE = {
     "foreign": "Name a heap file that nvmalloc made.",
     "truncated": "Restore the file from a copy; do not open the heap before.",
@@ -49,7 +52,7 @@ def inspect_heap(inspector: Path, heap: Path) -> dict[str, Any]:
         )
     try:
         result = subprocess.run(
-            [str(inspector), str(heap.resolve()), "--json"],
+            [str(inspector), str(heap.resolve())],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=TIMEOUT_S,
@@ -103,20 +106,35 @@ def draw_inspection(heap: Path, document: dict[str, Any], console: Console) -> N
     for name, value in document.items():
         if name != "damage" and _is_table(value):
             console.print(_part(name, value))
+    if isinstance(document.get("map"), str):
+        console.print(_map(document["map"]))
     damage = document.get("damage")
     if damage:
         console.print(
-            _part("damage", damage if _is_table(damage) else [{"found": str(damage)}], "red")
+            _part("damage", damage if _is_table(damage) else [{"found": d} for d in damage], "red")
         )
     elif damage is not None:
         console.print("No damage was found.", style="green")
+
+
+def _map(units: str) -> Table:
+    """The heap's units from its first to its last, with the unit number of each row."""
+    table = Table(title="map", title_justify="left", caption=MAP_LEGEND, show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column(no_wrap=True)
+    for start in range(0, len(units), MAP_WIDTH):
+        row = Text()
+        for unit in units[start : start + MAP_WIDTH]:
+            row.append(unit, style=MAP_STYLES.get(unit, "green"))
+        table.add_row(str(start), row)
+    return table
 
 
 def _facts(document: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     for name, value in document.items():
         label = f"{prefix}{name}".replace("_", " ")
-        if name in ("type", "damage") or _is_table(value):
+        if name in ("type", "damage", "map", "path") or _is_table(value):
             continue
         if isinstance(value, dict):
             facts += _facts(value, f"{label} ")

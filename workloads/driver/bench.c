@@ -496,7 +496,13 @@ static int step(struct crew *crew, struct seat *seat, struct nvd_bench_result *r
     }
     if (worker->where == NULL)
         nvd_stepping_driver(&how, workload, worker, &result->stepped);
-    return failure(crew);
+    int code = failure(crew);
+    if (code == NVD_OK && result->stepped.driver_ops == 0) {
+        nvd_emit_error("stepping", 0, "%s returned by itself, before it was told to",
+                       workload->name);
+        code = NVD_INTERNAL;
+    }
+    return code;
 }
 
 static int conduct_alone(struct crew *crew, struct nvd_bench_result *result)
@@ -534,8 +540,8 @@ int nvd_bench_run(const struct nvd_bench_request *request,
     nvd_clock_start(&crew->clock);
     int code = prepare(crew);
     if (code == NVD_OK)
-        code = request->tracer == NULL ? conduct(crew, result)
-                                       : conduct_alone(crew, result);
+        code =
+            request->tracer == NULL ? conduct(crew, result) : conduct_alone(crew, result);
     if (code != NVD_OK) {
         free(result->latency);
         result->latency = NULL;

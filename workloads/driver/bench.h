@@ -36,8 +36,8 @@ struct nvd_bench_request {
     const int *cpus; /* thread i runs on cpus[i % cpu_count]; count 0: anywhere */
     int cpu_count;
     double warmup_seconds, seconds, latency_seconds;
-    bool observed;          /* nvd_events_observe() is in place */
-    uint64_t resident_base; /* resident bytes before the heap was made */
+    bool observed;             /* nvd_events_observe() is in place */
+    uint64_t resident_base;    /* resident bytes before the heap was made */
     struct nvd_tracer *tracer; /* not NULL: step; for one thread, not observed */
     uint64_t step_budget;
     double step_seconds; /* as in struct nvd_stepping_request */

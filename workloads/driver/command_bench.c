@@ -5,6 +5,11 @@
  * The heap file must not exist before, and is gone afterwards however the run
  * ends (Ctrl-C included; a SIGKILL leaves it to whoever sent that), unless
  * --keep-heap.
+ *
+ * With --step-instructions the sample is taken by a traced child, which does all
+ * that this process does otherwise, from loading the adapter to printing the
+ * result.  Its tracer, this process, only steps it, says so if it does not come
+ * back, and removes the heap that a dead child leaves.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -23,6 +28,9 @@
 #define ASSIGNMENTS_MAX 64
 #define CPUS_MAX        4096
 #define SECONDS_MAX     1e6 /* of a window */
+#define STEPS_MAX       UINT64_C(1000000000000)
+/* No new stepping pass begins after this share of --timeout. */
+#define STEPPING_SHARE 0.5
 
 _Static_assert(THREADS_MAX < NVD_EVENT_THREADS, "every worker gets a tracker");
 
@@ -31,6 +39,8 @@ struct arguments {
     uint64_t heap_size; /* 0: the workload's */
     uint64_t seed, threads;
     double warmup, seconds, latency_seconds;
+    uint64_t step_budget; /* 0: don't step */
+    double timeout;       /* of stepping */
     bool observe, keep_heap;
     int cpus[CPUS_MAX], cpu_count;
     const char *assignments[ASSIGNMENTS_MAX];
@@ -50,6 +60,9 @@ static const char help[] =
     "  --seconds S             1\n"
     "  --latency-seconds S     0.5; 0: no latency window\n"
     "  --observe               count persistence events\n"
+    "  --step-instructions N   no windows: step over some operations and count their\n"
+    "                          instructions; N steps, if one pass takes no more\n"
+    "  --timeout S             120; of --step-instructions\n"
     "  --keep-heap             leave the heap file\n";
 
 enum option_id {
@@ -67,6 +80,8 @@ enum option_id {
     OPTION_LATENCY,
     OPTION_OBSERVE,
     OPTION_KEEP,
+    OPTION_STEP,
+    OPTION_TIMEOUT,
     OPTION_HELP,
 };
 
@@ -85,6 +100,8 @@ static const struct option options[] = {
     {"latency-seconds", required_argument, NULL, OPTION_LATENCY},
     {"observe", no_argument, NULL, OPTION_OBSERVE},
     {"keep-heap", no_argument, NULL, OPTION_KEEP},
+    {"step-instructions", required_argument, NULL, OPTION_STEP},
+    {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"help", no_argument, NULL, OPTION_HELP},
     {0},
 };
@@ -133,6 +150,10 @@ static bool take_option(struct arguments *to, int option, const char *value)
         return to->observe = true;
     case OPTION_KEEP:
         return to->keep_heap = true;
+    case OPTION_STEP:
+        return nvd_parse_u64(value, 1, STEPS_MAX, &to->step_budget);
+    case OPTION_TIMEOUT:
+        return take_seconds(value, &to->timeout) && to->timeout > 0;
     default:
         return false;
     }
@@ -159,6 +180,11 @@ static bool parse(int argc, char **argv, struct arguments *to)
     }
     if (to->adapter == NULL || to->workload == NULL) {
         nvd_emit_error("usage", 0, "bench: --adapter and --workload are needed");
+        return false;
+    }
+    if (to->step_budget != 0 && (to->threads > 1 || to->observe)) {
+        nvd_emit_error("usage", 0,
+                       "bench: --step-instructions is for one thread, unobserved");
         return false;
     }
     return true;
@@ -191,11 +217,13 @@ static const struct nvd_workload *choose_workload(const struct arguments *argume
 /* ---- the heap ---- */
 
 /* The file to remove when a signal ends us; NULL: none. */
-static const char *volatile doomed_heap;
+static const char *volatile own_doomed_heap;
+/* Where that stands: in memory that a tracer shares, if there is one. */
+static const char *volatile *doomed_heap = &own_doomed_heap;
 
 static void on_signal(int signal_number)
 {
-    const char *path = doomed_heap;
+    const char *path = *doomed_heap;
     if (path != NULL)
         unlink(path);
     _exit(128 + signal_number);
@@ -245,18 +273,18 @@ static int make_heap(const struct arguments *arguments, const struct nvc_adapter
             return NVD_USAGE;
         }
         if (!arguments->keep_heap)
-            doomed_heap = arguments->heap;
+            *doomed_heap = arguments->heap;
     }
     int error = adapter->create(persistent ? arguments->heap : "", wanted, heap);
     if (error == EEXIST)
-        doomed_heap = NULL; /* somebody else's, made since we looked */
+        *doomed_heap = NULL; /* somebody else's, made since we looked */
     return error == 0 ? NVD_OK : emit_adapter_error(adapter, "create", error);
 }
 
 static void remove_heap(void)
 {
-    const char *path = doomed_heap;
-    doomed_heap = NULL;
+    const char *path = *doomed_heap;
+    *doomed_heap = NULL;
     if (path != NULL && unlink(path) != 0 && errno != ENOENT)
         fprintf(stderr, "nvdrive: cannot remove %s: %s\n", path, strerror(errno));
 }
@@ -276,6 +304,30 @@ static void add_number(struct json_object *to, const char *key, uint64_t value)
 static void add_text(struct json_object *to, const char *key, const char *value)
 {
     json_object_object_add(to, key, value == NULL ? NULL : json_object_new_string(value));
+}
+
+static void add_double(struct json_object *to, const char *key, double value)
+{
+    json_object_object_add(to, key, json_object_new_double(value));
+}
+
+/* The keys that only the windows have an answer for, and only stepping has. */
+static const char *const window_keys[] = {
+    "seconds",       "cpu_seconds", "ops",          "allocs",       "frees",
+    "failed_allocs", "ops_per_s",   "minor_faults", "major_faults", "latency",
+    "events",        "stats_delta", NULL,
+};
+static const char *const step_keys[] = {
+    "stepped_ops",
+    "stepped_deviation",
+    "driver_instructions_per_op",
+    NULL,
+};
+
+static void add_nulls(struct json_object *to, const char *const *keys)
+{
+    for (; *keys != NULL; keys++)
+        json_object_object_add(to, *keys, NULL);
 }
 
 static struct json_object *stats_json(const struct nvc_stats *stats)
@@ -343,25 +395,23 @@ static void add_question(struct json_object *to, const struct nvd_bench_request 
     json_object_object_add(to, "cpus", cpus);
 }
 
-static void add_answer(struct json_object *to, const struct nvd_bench_request *request,
-                       const struct nvd_bench_result *result)
+/* What the windows measured. */
+static void add_windows(struct json_object *to, const struct nvd_bench_request *request,
+                        const struct nvd_bench_result *result)
 {
-    bool persistent = request->adapter->capabilities & NVC_PERSISTENT;
-    const struct nvc_stats *stats = &result->stats;
     uint64_t ops = result->allocs + result->frees;
-    json_object_object_add(to, "seconds", json_object_new_double(result->seconds));
-    json_object_object_add(to, "cpu_seconds",
-                           json_object_new_double(result->cpu_seconds));
+    add_double(to, "seconds", result->seconds);
+    add_double(to, "cpu_seconds", result->cpu_seconds);
     add_number(to, "ops", ops);
     add_number(to, "allocs", result->allocs);
     add_number(to, "frees", result->frees);
     add_number(to, "failed_allocs", result->failed_allocs);
-    add_number(to, "setup_failed_allocs", result->setup_failed_allocs);
-    json_object_object_add(to, "ops_per_s",
-                           json_object_new_double((double)ops / result->seconds));
-    json_object_object_add(
-        to, "instructions",
-        result->has_instructions ? json_object_new_uint64(result->instructions) : NULL);
+    add_double(to, "ops_per_s", (double)ops / result->seconds);
+    bool counted = result->has_instructions;
+    json_object_object_add(to, "instructions",
+                           counted ? json_object_new_uint64(result->instructions) : NULL);
+    add_text(to, "instructions_source", counted ? "perf" : NULL);
+    add_nulls(to, step_keys);
     add_number(to, "minor_faults", result->minor_faults);
     add_number(to, "major_faults", result->major_faults);
     struct json_object *latency = NULL;
@@ -371,8 +421,32 @@ static void add_answer(struct json_object *to, const struct nvd_bench_request *r
     }
     json_object_object_add(to, "latency", latency);
     json_object_object_add(to, "events", request->observed ? events_json(result) : NULL);
-    json_object_object_add(to, "stats", stats_json(stats));
     json_object_object_add(to, "stats_delta", delta_json(result));
+}
+
+/* What stepping measured; nothing that has to do with time. */
+static void add_steps(struct json_object *to, const struct nvd_stepped *stepped)
+{
+    add_nulls(to, window_keys);
+    add_number(to, "instructions", stepped->instructions);
+    add_text(to, "instructions_source", "stepped");
+    add_number(to, "stepped_ops", stepped->ops);
+    add_double(to, "stepped_deviation", stepped->deviation);
+    add_double(to, "driver_instructions_per_op",
+               (double)stepped->driver_instructions / (double)stepped->driver_ops);
+}
+
+static void add_answer(struct json_object *to, const struct nvd_bench_request *request,
+                       const struct nvd_bench_result *result)
+{
+    bool persistent = request->adapter->capabilities & NVC_PERSISTENT;
+    const struct nvc_stats *stats = &result->stats;
+    if (request->tracer == NULL)
+        add_windows(to, request, result);
+    else
+        add_steps(to, &result->stepped);
+    add_number(to, "setup_failed_allocs", result->setup_failed_allocs);
+    json_object_object_add(to, "stats", stats_json(stats));
     uint64_t resident = result->has_resident ? result->resident_peak : UINT64_MAX;
     json_object_object_add(
         to, "peak_bytes",
@@ -427,6 +501,97 @@ static int run(const struct arguments *arguments, const struct nvc_adapter *adap
     return code;
 }
 
+/* A sample, from loading the adapter to removing the heap. */
+struct job {
+    const struct arguments *arguments;
+    const struct nvd_workload *workload;
+    const uint64_t *values;
+    struct nvd_tracer *tracer; /* NULL: don't step */
+};
+
+static int sample(void *context)
+{
+    const struct job *job = context;
+    const struct arguments *arguments = job->arguments;
+    const struct nvc_adapter *adapter = nvd_adapter_load(arguments->adapter);
+    if (adapter == NULL)
+        return NVD_ENVIRONMENT;
+    if (arguments->threads > 1 && !(adapter->capabilities & NVC_THREADS)) {
+        nvd_emit_error("usage", 0, "'%s' is for one thread only", adapter->name);
+        return NVD_USAGE;
+    }
+    struct nvd_bench_request request = {
+        .adapter = adapter,
+        .workload = job->workload,
+        .values = job->values,
+        .threads = (unsigned)arguments->threads,
+        .seed = arguments->seed,
+        .cpus = arguments->cpus,
+        .cpu_count = arguments->cpu_count,
+        .warmup_seconds = arguments->warmup,
+        .seconds = arguments->seconds,
+        .latency_seconds = arguments->latency_seconds,
+        .tracer = job->tracer,
+        .step_budget = arguments->step_budget,
+        .step_seconds = STEPPING_SHARE * arguments->timeout,
+    };
+    if (arguments->observe && (adapter->capabilities & NVC_OBSERVABLE))
+        request.observed = adapter->observe(nvd_events_observe, NULL) == 0;
+    catch_signals();
+    int code = run(arguments, adapter, &request);
+    if (request.observed)
+        adapter->observe(NULL, NULL);
+    remove_heap();
+    return code;
+}
+
+/* The exit code of a traced sample, after an error line if the child had no
+   chance to print one. */
+static int end_of(enum nvd_traced end, int detail, const struct arguments *arguments)
+{
+    switch (end) {
+    case NVD_TRACED_EXITED:
+        return detail;
+    case NVD_TRACED_INTERRUPTED:
+        return 128 + detail;
+    case NVD_TRACED_KILLED:
+        nvd_emit_error("stepping", 0, "the stepped process was killed by signal %d (%s)",
+                       detail, strsignal(detail));
+        break;
+    case NVD_TRACED_TIMEOUT:
+        nvd_emit_error("stepping", ETIMEDOUT,
+                       "not one pass was done in %g s; give a longer --timeout",
+                       arguments->timeout);
+        break;
+    case NVD_TRACED_REFUSED:
+        nvd_emit_error("stepping", detail,
+                       "the kernel does not let a process trace its child (a container's "
+                       "seccomp profile, or kernel.yama.ptrace_scope = 3): %s",
+                       strerror(detail));
+        break;
+    }
+    return NVD_ENVIRONMENT;
+}
+
+static int trace(struct job *job)
+{
+    const struct arguments *arguments = job->arguments;
+    job->tracer = nvd_tracer_new();
+    if (job->tracer == NULL) {
+        nvd_emit_error("stepping", ENOMEM, "no memory");
+        return NVD_INTERNAL;
+    }
+    doomed_heap = nvd_tracer_memory(job->tracer, sizeof *doomed_heap);
+    int cpu = arguments->cpu_count > 0 ? arguments->cpus[0] : -1;
+    int detail;
+    enum nvd_traced end =
+        nvd_tracer_run(job->tracer, sample, job, cpu, arguments->timeout, &detail);
+    remove_heap();
+    doomed_heap = &own_doomed_heap;
+    nvd_tracer_free(job->tracer);
+    return end_of(end, detail, arguments);
+}
+
 int nvd_command_bench(int argc, char **argv)
 {
     static struct arguments arguments = {
@@ -436,6 +601,7 @@ int nvd_command_bench(int argc, char **argv)
         .warmup = 0.5,
         .seconds = 1,
         .latency_seconds = 0.5,
+        .timeout = 120,
     };
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         fputs(help, stderr);
@@ -447,31 +613,6 @@ int nvd_command_bench(int argc, char **argv)
     const struct nvd_workload *workload = choose_workload(&arguments, values);
     if (workload == NULL)
         return NVD_USAGE;
-    const struct nvc_adapter *adapter = nvd_adapter_load(arguments.adapter);
-    if (adapter == NULL)
-        return NVD_ENVIRONMENT;
-    if (arguments.threads > 1 && !(adapter->capabilities & NVC_THREADS)) {
-        nvd_emit_error("usage", 0, "'%s' is for one thread only", adapter->name);
-        return NVD_USAGE;
-    }
-    struct nvd_bench_request request = {
-        .adapter = adapter,
-        .workload = workload,
-        .values = values,
-        .threads = (unsigned)arguments.threads,
-        .seed = arguments.seed,
-        .cpus = arguments.cpus,
-        .cpu_count = arguments.cpu_count,
-        .warmup_seconds = arguments.warmup,
-        .seconds = arguments.seconds,
-        .latency_seconds = arguments.latency_seconds,
-    };
-    if (arguments.observe && (adapter->capabilities & NVC_OBSERVABLE))
-        request.observed = adapter->observe(nvd_events_observe, NULL) == 0;
-    catch_signals();
-    int code = run(&arguments, adapter, &request);
-    if (request.observed)
-        adapter->observe(NULL, NULL);
-    remove_heap();
-    return code;
+    struct job job = {&arguments, workload, values, NULL};
+    return arguments.step_budget == 0 ? sample(&job) : trace(&job);
 }

@@ -214,8 +214,8 @@ static bool resume(struct tracee *tracee, enum __ptrace_request how, int signal_
 static int passed_on(const struct tracee *tracee)
 {
     int number = WSTOPSIG(tracee->status);
-    bool stops = number == SIGSTOP || number == SIGTSTP || number == SIGTTIN ||
-                 number == SIGTTOU;
+    bool stops =
+        number == SIGSTOP || number == SIGTSTP || number == SIGTTIN || number == SIGTTOU;
     return stops ? 0 : number;
 }
 

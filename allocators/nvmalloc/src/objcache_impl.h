@@ -71,10 +71,10 @@ static inline void cpu_unlock(cpu_lock_t *lock)
 }
 
 /*
- * A CPU's layer. Aligned to 256 bytes: at 128 the prefetchers still pull in the
- * neighbour's line, and two CPUs reach 1.1 times the throughput of one, not 1.6. 0 <=
- * oc_rounds <= capacity of oc_loaded; oc_prev is full or empty, that is oc_prev_rounds is
- * its capacity or 0.
+ * A CPU's layer: 0 <= oc_rounds <= capacity of oc_loaded; oc_prev is full or empty, that
+ * is oc_prev_rounds is its capacity or 0. Aligned to 256 bytes: at 128 the prefetchers
+ * still pull in the neighbour's line, and two CPUs reach 1.1 times the throughput of one,
+ * not 1.6.
  */
 typedef struct objcpu {
     _Alignas(256) cpu_lock_t oc_lock;

@@ -355,6 +355,32 @@ static void test_hash_follows_the_live_set(void)
     vmem_destroy(vmp);
 }
 
+static void find_by_name(const vmem_info_t *info, void *arg);
+
+/* A table that grew for a handful of segments and shrank again would cost two
+ * allocations. */
+static void test_hash_does_not_thrash_when_segments_come_and_go(void)
+{
+    vmem_t *vmp = arena("swing", 1, 1000, 1);
+    vmem_info_t before = {.vi_name = "vmem_hash"}, after = before;
+    void *a[200];
+
+    vmem_visit(find_by_name, &before);
+    for (int round = 0; round < 200; round++) {
+        for (int i = 0; i < 200; i++)
+            CHECK((a[i] = vmem_alloc(vmp, 1, VM_NOSLEEP)) != NULL);
+        for (int i = 0; i < 200; i++)
+            vmem_free(vmp, a[i], 1);
+    }
+    vmem_visit(find_by_name, &after);
+    CHECK(after.vi_kstat.vk_alloc - before.vi_kstat.vk_alloc <=
+          4);         /* 32 ... 256 buckets */
+    vmem_update(vmp); /* which gives the table back */
+    vmem_visit(find_by_name, &after);
+    CHECK(after.vi_kstat.vk_mem_inuse == before.vi_kstat.vk_mem_inuse);
+    vmem_destroy(vmp);
+}
+
 static size_t failures(vmem_t *vmp, uint32_t mtbf, uint64_t seed, uint64_t *pattern)
 {
     size_t failed = 0;
@@ -450,7 +476,7 @@ static void test_quantum_caches_are_emptied_before_failing(void)
     CHECK(vmem_destroy(vmp) == 0);
 }
 
-static void count_lines(const vmem_info_t *info, void *arg)
+static void find_by_name(const vmem_info_t *info, void *arg)
 {
     vmem_info_t *found = arg;
 
@@ -468,7 +494,7 @@ static void test_dump_shows_the_tree(void)
     vmem_info_t info = {.vi_name = "dump_kid"};
 
     CHECK(vmem_alloc(kid, 123, VM_NOSLEEP) != NULL);
-    vmem_visit(count_lines, &info);
+    vmem_visit(find_by_name, &info);
     CHECK(info.vi_depth == 1 && info.vi_id == vmem_id(kid));
     CHECK(info.vi_kstat.vk_mem_import == 123 &&
           info.vi_kstat.vk_source_id == vmem_id(top));
@@ -561,6 +587,7 @@ int main(void)
     RUN(test_import_and_return);
     RUN(test_xcreate_may_import_more_and_aligned);
     RUN(test_hash_follows_the_live_set);
+    RUN(test_hash_does_not_thrash_when_segments_come_and_go);
     RUN(test_induced_failures_are_seeded);
     RUN(test_quantum_caches);
     RUN(test_quantum_caches_are_emptied_before_failing);
