@@ -21,6 +21,7 @@
  *   alloc_to()   the block is allocated and the slot refers to it: both or
  *                neither survive a crash at any point of the call; both
  *                survive a crash after it.  The block's content is undefined.
+ *                Size 0 is EINVAL.
  *   free_from()  the slot is empty and the block is free; likewise atomic.
  *   persist()    the given bytes.
  * Volatile allocators (NVC_VOLATILE) promise none of this; persist() of
@@ -95,23 +96,23 @@ enum nvc_event {
  * Called just before the event takes effect, by the thread that causes it.
  * It may end the process.  It must not call the allocator.
  */
-typedef void nvc_event_fn(void *context, enum nvc_event event,
-                          const void *address, size_t length);
+typedef void nvc_event_fn(void *context, enum nvc_event event, const void *address,
+                          size_t length);
 
 /* walk()'s visitor; a value other than 0 ends the walk and is returned by it. */
 typedef int nvc_walk_fn(void *context, struct nvc_block block);
 
 /* Totals since the heap was opened; what the adapter cannot tell is UINT64_MAX. */
 struct nvc_stats {
-    uint64_t live_bytes;   /* usable bytes of live blocks */
-    uint64_t heap_bytes;   /* size of the heap (file) */
-    uint64_t used_bytes;   /* heap bytes that cannot serve a request of another
-                              size: metadata, slabs, caches, live blocks */
-    uint64_t flushes;      /* cache lines flushed */
-    uint64_t fences;       /* fences, effective or not */
-    uint64_t nt_lines;     /* lines written with non-temporal stores */
-    uint32_t map_sync;     /* 1: MAP_SYNC holds, 0: it does not */
-    char flush[16];        /* "clwb", "clflushopt", "clflush", "none", "" */
+    uint64_t live_bytes; /* usable bytes of live blocks */
+    uint64_t heap_bytes; /* size of the heap (file) */
+    uint64_t used_bytes; /* heap bytes that cannot serve a request of another
+                            size: metadata, slabs, caches, live blocks */
+    uint64_t flushes;    /* cache lines flushed */
+    uint64_t fences;     /* fences, effective or not */
+    uint64_t nt_lines;   /* lines written with non-temporal stores */
+    uint32_t map_sync;   /* 1: MAP_SYNC holds, 0: it does not */
+    char flush[16];      /* "clwb", "clflushopt", "clflush", "none", "" */
 };
 
 struct nvc_adapter {

@@ -117,8 +117,13 @@ static void resolve_all(void)
     resolve(library, "pmem_memset", &real.memset);
     real.threshold = DEFAULT_THRESHOLD;
     const char *threshold = getenv("PMEM_MOVNT_THRESHOLD");
-    if (threshold != NULL && atoll(threshold) >= 0) {
-        real.threshold = (size_t)atoll(threshold);
+    if (threshold != NULL) {
+        /* As libpmem reads it: what is no number counts as 0, a negative one is ignored.
+         */
+        long long bytes = strtoll(threshold, NULL, 10);
+        if (bytes >= 0) {
+            real.threshold = (size_t)bytes;
+        }
     }
     const char *no_movnt = getenv("PMEM_NO_MOVNT");
     if (no_movnt != NULL && strcmp(no_movnt, "1") == 0) {

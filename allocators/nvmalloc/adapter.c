@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "nvmalloc.h"
 
@@ -27,7 +28,11 @@ static int wrap(nvm_heap *heap, size_t slots, struct nvc_heap **out)
 {
     struct nvc_heap *wrapped = malloc(sizeof(*wrapped));
     /* At open the count is not known yet: the root's header has it. */
-    struct slot_table *table = nvm_root(heap, sizeof(*table) + slots * sizeof(nvm_ref));
+    size_t bytes;
+    if (__builtin_mul_overflow(slots, sizeof(nvm_ref), &bytes) ||
+        __builtin_add_overflow(bytes, sizeof(struct slot_table), &bytes))
+        bytes = SIZE_MAX;
+    struct slot_table *table = nvm_root(heap, bytes);
     if (wrapped == NULL || table == NULL) {
         int error = table == NULL ? errno : ENOMEM;
         free(wrapped);
@@ -49,7 +54,12 @@ static int adapter_create(const char *path, const struct nvc_options *options,
 {
     nvm_heap *heap;
     int error = nvm_create(path, options->size, &heap);
-    return error != 0 ? error : wrap(heap, options->slots, out);
+    if (error != 0)
+        return error;
+    error = wrap(heap, options->slots, out);
+    if (error != 0)
+        unlink(path); /* ours, and without a slot table no use to anybody */
+    return error;
 }
 
 static int adapter_open(const char *path, const struct nvc_options *options,
@@ -88,7 +98,8 @@ static struct nvc_block adapter_range(struct nvc_heap *heap)
 
 static int adapter_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
 {
-    return nvm_malloc_to(heap->heap, slot, size);
+    /* nvm_malloc_to() serves size 0; the contract does not. */
+    return size == 0 ? EINVAL : nvm_malloc_to(heap->heap, slot, size);
 }
 
 static int adapter_free_from(struct nvc_heap *heap, void *slot)

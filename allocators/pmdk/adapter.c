@@ -20,12 +20,17 @@
  * the driver holds.  So check() judges a copy in anonymous memory, in which
  * pages of zeros stay holes.  Checking in open(), before the pool is opened,
  * would be charged to recovery, and would miss what the generation then breaks.
+ *
+ * ENOMEM of a heap that is not full.  libpmemobj 1.12 takes back runs that have become
+ * empty when it opens a pool, and hardly before: small blocks, all freed, can keep a
+ * large one out until then.  pmemobj_defrag() of no objects would make it do so at
+ * once; the adapter leaves it, since what is measured and judged here is what
+ * pmemobj_alloc() does for everyone.
  */
 #include <errno.h>
 #include <stdbool.h>
 #include <dlfcn.h>
 #include <inttypes.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,8 +68,6 @@ struct nvc_heap {
     PMEMobjpool *pool;
     size_t size; /* of the file, and of its mapping at pool */
     struct pmdk_root *root;
-    pthread_mutex_t gate; /* guards threads; held while recycle() runs */
-    unsigned threads;     /* between thread_enter() and thread_leave() */
 };
 
 static _Thread_local char last_error[512];
@@ -134,10 +137,8 @@ static int adopt(const char *path, PMEMobjpool *pool, PMEMoid root,
         pmemobj_close(pool);
         return error;
     }
-    *made = (struct nvc_heap){.pool = pool,
-                              .size = (size_t)status.st_size,
-                              .root = pmemobj_direct(root),
-                              .gate = PTHREAD_MUTEX_INITIALIZER};
+    *made = (struct nvc_heap){
+        .pool = pool, .size = (size_t)status.st_size, .root = pmemobj_direct(root)};
     *heap = made;
     return 0;
 }
@@ -308,41 +309,6 @@ static struct nvc_block pmdk_range(struct nvc_heap *heap)
     return (struct nvc_block){heap->pool, heap->size};
 }
 
-static int pmdk_thread_enter(struct nvc_heap *heap)
-{
-    pthread_mutex_lock(&heap->gate);
-    heap->threads++;
-    pthread_mutex_unlock(&heap->gate);
-    return 0;
-}
-
-static void pmdk_thread_leave(struct nvc_heap *heap)
-{
-    pthread_mutex_lock(&heap->gate);
-    heap->threads--;
-    pthread_mutex_unlock(&heap->gate);
-}
-
-/*
- * Makes libpmemobj take back the runs that have become empty; true if it did.  By
- * itself it does so when it opens the pool: until then a heap whose small blocks were
- * all freed can refuse a large one for ever.  Defragmentation of no objects is its
- * public way.
- *
- * Only while this is the one thread in the heap, and none can enter (the gate):
- * libpmemobj 1.12 takes a run for empty from which another thread is just about to
- * publish a block, and a slot then names free space.  Two threads that run into
- * ENOMEM, killed now and then, show it in one history of about 50.
- */
-static bool recycle(struct nvc_heap *heap)
-{
-    struct pobj_defrag_result ignored;
-    pthread_mutex_lock(&heap->gate);
-    bool done = heap->threads <= 1 && pmemobj_defrag(heap->pool, NULL, 0, &ignored) == 0;
-    pthread_mutex_unlock(&heap->gate);
-    return done;
-}
-
 static int pmdk_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
 {
     PMEMoid *oid = slot;
@@ -350,10 +316,6 @@ static int pmdk_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
         return fail(EINVAL, "alloc_to needs an empty slot and a size");
     }
     if (pmemobj_alloc(heap->pool, oid, size, BLOCK_TYPE, NULL, NULL) == 0) {
-        return 0;
-    }
-    if (errno == ENOMEM && recycle(heap) &&
-        pmemobj_alloc(heap->pool, oid, size, BLOCK_TYPE, NULL, NULL) == 0) {
         return 0;
     }
     /* EINVAL: above PMEMOBJ_MAX_ALLOC_SIZE, which no heap has room for. */
@@ -445,8 +407,10 @@ static bool mapped_sync(const void *address)
     bool inside = false;
     bool sync = false;
     while (!sync && fgets(line, sizeof line, maps) != NULL) {
-        uintptr_t start, end;
-        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &start, &end) == 2) {
+        char *dash, *space;
+        uintptr_t start = strtoul(line, &dash, 16);
+        uintptr_t end = *dash == '-' ? strtoul(dash + 1, &space, 16) : 0;
+        if (end != 0 && *space == ' ') {
             inside = start <= (uintptr_t)address && (uintptr_t)address < end;
         } else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
             sync = strstr(line, " sf") != NULL;
@@ -508,8 +472,6 @@ static const struct nvc_adapter pmdk_adapter = {
     .read = pmdk_read,
     .persist = pmdk_persist,
     .walk = pmdk_walk,
-    .thread_enter = pmdk_thread_enter,
-    .thread_leave = pmdk_thread_leave,
     .stats = pmdk_stats,
     .observe = pmdk_observe,
     .last_error = pmdk_last_error,

@@ -161,8 +161,6 @@ static struct stepped_counts probed(struct operation operation)
     return counts;
 }
 
-extern char **environ;
-
 static struct stepped_counts stepped(struct operation operation)
 {
     char kind[2] = {operation.kind, '\0'};

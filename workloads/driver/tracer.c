@@ -219,20 +219,78 @@ static int passed_on(const struct tracee *tracee)
     return stops ? 0 : number;
 }
 
-/* Where a step that counts leads to another place; elsewhere than on x86 every
-   step counts. */
-static bool moved(const struct tracee *tracee, uint64_t *at)
+#if defined(__x86_64__)
+static uint64_t place(const struct tracee *tracee)
 {
+    return (uint64_t)ptrace(PTRACE_PEEKUSER, tracee->pid,
+                            (void *)offsetof(struct user, regs.rip), NULL);
+}
+
+/* The bytes of the `rep` instruction at this address; 0 if it is none.  (Intel SDM
+   2, chapter 2 and REP: legacy prefixes, REX, a string opcode of one byte.) */
+static size_t rep_length(const struct tracee *tracee, uint64_t at)
+{
+    bool rep = false;
+    for (size_t i = 0; i < 15; i++) {
+        errno = 0;
+        long word = ptrace(PTRACE_PEEKTEXT, tracee->pid, (void *)((at + i) & ~7ul), NULL);
+        uint8_t byte = (uint8_t)((uint64_t)word >> (at + i) % 8 * 8);
+        if (errno != 0)
+            return 0;
+        rep |= byte == 0xf2 || byte == 0xf3;
+        if (byte == 0xf2 || byte == 0xf3 || (byte >= 0x64 && byte <= 0x67) ||
+            byte >> 4 == 0x4)
+            continue;
+        bool string = (byte >= 0xa4 && byte <= 0xa7) || (byte >= 0xaa && byte <= 0xaf);
+        return rep && string ? i + 1 : 0;
+    }
+    return 0;
+}
+
+/* A step has left the child where it was, so it is in the midst of a `rep`, perhaps
+   over megabytes: lets it come to its end at full speed, by a breakpoint behind it.
+   False if the child is no more; else it has stopped there, or for a signal. */
+static bool end_rep(struct tracee *tracee, uint64_t at)
+{
+    size_t length = rep_length(tracee, at);
+    if (length == 0)
+        return true;
+    void *where = (void *)((at + length) & ~7ul);
+    unsigned shift = (at + length) % 8 * 8;
+    errno = 0;
+    uint64_t word = (uint64_t)ptrace(PTRACE_PEEKTEXT, tracee->pid, where, NULL);
+    uint64_t broken = (word & ~(UINT64_C(0xff) << shift)) | UINT64_C(0xcc) << shift;
+    if (errno != 0 || ptrace(PTRACE_POKETEXT, tracee->pid, where, (void *)broken) != 0)
+        return true;
+    if (!resume(tracee, PTRACE_CONT, 0))
+        return false;
+    ptrace(PTRACE_POKETEXT, tracee->pid, where, (void *)word);
+    if (place(tracee) == at + length + 1)
+        ptrace(PTRACE_POKEUSER, tracee->pid, (void *)offsetof(struct user, regs.rip),
+               (void *)(at + length));
+    return true;
+}
+#endif
+
+/* After a step: where the child is now, and whether it has moved, that is, ended an
+   instruction; elsewhere than on x86 every step does.  False if it is no more. */
+static bool advance(struct tracee *tracee, uint64_t *at, bool *moved)
+{
+    *moved = true;
 #if defined(__x86_64__)
     uint64_t before = *at;
-    *at = (uint64_t)ptrace(PTRACE_PEEKUSER, tracee->pid,
-                           (void *)offsetof(struct user, regs.rip), NULL);
-    return *at != before;
+    *at = place(tracee);
+    if (*at == before) {
+        if (!end_rep(tracee, before))
+            return false;
+        *at = place(tracee);
+        *moved = *at != before;
+    }
 #else
     (void)tracee;
     (void)at;
-    return true;
 #endif
+    return true;
 }
 
 static uint64_t ops_done(const struct nvd_stretch *stretch)
@@ -253,6 +311,11 @@ static bool step_stretch(struct tracee *tracee)
     for (;;) {
         if (!resume(tracee, PTRACE_SINGLESTEP, signal_number))
             return false;
+        done.steps++;
+        bool moved = false;
+        if (WSTOPSIG(tracee->status) == SIGTRAP && !advance(tracee, &at, &moved))
+            return false;
+        done.instructions += moved && begun;
         signal_number = 0;
         if (WSTOPSIG(tracee->status) != SIGTRAP) {
             if (WSTOPSIG(tracee->status) == SIGSTOP && tracer->wish == WISH_GO_ON)
@@ -260,8 +323,6 @@ static bool step_stretch(struct tracee *tracee)
             signal_number = passed_on(tracee);
             continue;
         }
-        done.steps++;
-        done.instructions += moved(tracee, &at) && begun;
         uint64_t now = ops_done(stretch);
         if (!begun && now != at_first) {
             begun = true;

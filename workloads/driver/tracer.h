@@ -13,11 +13,13 @@
  *
  * What a step is: one user-space instruction.  A system call is one; what the
  * kernel does in it is none.  On x86 every iteration of a `rep` instruction traps
- * by itself; the instruction pointer stays where it is until the last, and steps
- * that do not move it are not counted.  (No other instruction does that in a
- * program that gets anywhere: it would be a jump to itself.)  So `instructions`
- * means what a hardware counter's "instructions retired" in user mode means, and
- * `steps` what it took.
+ * by itself, and the instruction pointer stays where it is until the last.  A step
+ * that does not move it is not counted, and the rest of such an instruction runs
+ * at full speed: it may be megabytes.  So `instructions` means what a hardware
+ * counter's "instructions retired" in user mode means, and `steps` what it took.
+ * On other processors there is no such instruction, but one trap more: a loop of
+ * load-exclusive and store-exclusive never ends under single-step, and the timeout
+ * ends the child.
  *
  * Invariants
  *   - The child never outlives its tracer: PR_SET_PDEATHSIG until tracing has

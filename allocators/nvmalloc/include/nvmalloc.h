@@ -28,8 +28,8 @@
  * After fork() the child must not use a heap of its parent.
  *
  * Errors: functions that return int give 0 or a positive errno value; the
- * others say so.  nvm_error() explains the thread's last failure of create,
- * open or check in one sentence.
+ * others say so.  nvm_error() explains the thread's last failure in one
+ * sentence.
  *   EINVAL        misuse: slot not empty / empty, reference to no live block
  *   ENOMEM        no room in the heap (or no memory for its DRAM state)
  *   EEXIST ENOENT ENOSPC EACCES ...  as the operating system says
@@ -81,7 +81,7 @@ NVM_API int nvm_open(const char *path, nvm_heap **heap);
  */
 NVM_API int nvm_close(nvm_heap *heap);
 
-/* Explains the calling thread's last EMEDIUMTYPE, ENOTSUP, EUCLEAN, ... */
+/* One sentence on the calling thread's last failure; "" before the first. */
 NVM_API const char *nvm_error(void);
 
 /*

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 
+#include "error.h"
 #include "extent.h"
 
 /* --- extents --- */
@@ -143,10 +144,15 @@ static inline bool is_slot(const struct nvm_heap *heap, const nvm_ref *dest)
     return offset % sizeof(nvm_ref) == 0 && nvm_heap_in_data(heap, offset);
 }
 
-static int misuse(struct nvm_tcache *tcache)
+static __attribute__((noinline)) int misuse(struct nvm_tcache *tcache, const char *what)
 {
     tcache->misuses++;
-    return EINVAL;
+    return nvm_fail(EINVAL, "%s", what);
+}
+
+static __attribute__((noinline)) int heap_full(size_t size)
+{
+    return nvm_fail(ENOMEM, "no block of %zu bytes is free in the heap", size);
 }
 
 /* Everything but a small block from the cache: out of the fast path. */
@@ -154,10 +160,10 @@ static __attribute__((noinline)) int malloc_slowly(struct nvm_tcache *tcache,
                                                    nvm_ref *dest, size_t size)
 {
     struct nvm_block block;
-    int error = nvm_reserve_block(tcache, size, &block);
-    if (error == 0)
-        nvm_commit_block(tcache, block, dest);
-    return error;
+    if (nvm_reserve_block(tcache, size, &block) != 0)
+        return heap_full(size);
+    nvm_commit_block(tcache, block, dest);
+    return 0;
 }
 
 int nvm_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
@@ -166,7 +172,8 @@ int nvm_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
     if (__builtin_expect(tcache == NULL, 0))
         return ENOMEM;
     if (__builtin_expect(!is_slot(heap, dest) || *dest != 0, 0))
-        return misuse(tcache);
+        return misuse(tcache,
+                      "the slot is not empty, or not an aligned place in the heap");
     /* size - 1: 0 counts as 1, and is left to the slow path. */
     if (__builtin_expect(size - 1 >= NVM_SMALL_MAX, 0))
         return malloc_slowly(tcache, dest, size);
@@ -181,7 +188,7 @@ static __attribute__((noinline)) int free_extent(struct nvm_tcache *tcache, nvm_
 {
     struct nvm_block block;
     if (!find_extent(tcache->heap, *dest, &block))
-        return misuse(tcache);
+        return misuse(tcache, "the slot refers to no live block");
     commit_extent(tcache, block, dest, NVM_CHUNK_FREE);
     /* From here on others may get the units. */
     nvm_cancel_block(tcache, block);
@@ -195,12 +202,12 @@ int nvm_free_from(nvm_heap *heap, nvm_ref *dest)
     if (__builtin_expect(tcache == NULL, 0))
         return ENOMEM;
     if (__builtin_expect(!is_slot(heap, dest), 0))
-        return misuse(tcache);
+        return misuse(tcache, "the slot is not an aligned place in the heap");
     enum nvm_locate located = nvm_block_locate(heap, *dest, &block);
     if (__builtin_expect(located == NVM_LOCATE_NONE, 0))
         return free_extent(tcache, dest);
     if (__builtin_expect(!nvm_block_bit(heap, block), 0))
-        return misuse(tcache);
+        return misuse(tcache, "the slot refers to a block that is free already");
     if (__builtin_expect(located == NVM_LOCATE_UNSCANNED, 0))
         nvm_arena_scan(heap, nvm_tag_unit(block.tag));
     commit_slab_block(tcache, block, dest, false);

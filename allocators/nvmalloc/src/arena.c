@@ -188,7 +188,7 @@ void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
     for (unsigned i = 0; i < count; i++) {
         struct nvm_slab *slab = &heap->slabs[nvm_tag_unit(blocks[i].tag)];
         struct nvm_bin *bin = bin_of(heap, slab);
-        if (bin != locked) {
+        if (locked == NULL || bin != locked) {
             if (locked != NULL)
                 pthread_mutex_unlock(&locked->lock);
             pthread_mutex_lock(&bin->lock);

@@ -112,11 +112,10 @@ static int judge_entry(const struct nvm_heap *heap, uint64_t unit)
         fault = "its size class does not fit its length";
     if (fault == NULL)
         return 0;
-    return nvm_fail(EUCLEAN,
-                    "chunk table entry of unit %llu (offset %llu, value 0x%016llx): %s",
-                    (unsigned long long)unit,
-                    (unsigned long long)(heap->super.chunk_offset + unit * 8),
-                    (unsigned long long)entry, fault);
+    return nvm_fail(
+        EUCLEAN, "chunk table entry of unit %llu (offset %llu, value 0x%016llx): %s",
+        (unsigned long long)unit, (unsigned long long)heap->super.chunk_offset + unit * 8,
+        (unsigned long long)entry, fault);
 }
 
 int nvm_heap_each_run(struct nvm_heap *heap, nvm_run_fn *visit, void *context)

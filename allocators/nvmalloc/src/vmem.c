@@ -347,8 +347,8 @@ static void *allocate(vmem_t *vmp, const vmem_request_t *req, objcache_t *qc, in
     if (induced_failure(vmp, vmflag))
         return fail(vmp, req->vr_size, vmflag);
     for (unsigned attempt = 0;; attempt++) {
-        uint64_t gen;
-        bool no_segs;
+        uint64_t gen = 0;
+        bool no_segs = false;
         void *addr = qc != NULL ? objcache_try_alloc(qc) : NULL;
         if (addr != NULL)
             return addr;

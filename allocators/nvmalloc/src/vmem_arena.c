@@ -111,10 +111,9 @@ vmem_t *vmem_create_common(const char *name, void *base, size_t size, size_t qua
     int error = 0;
     if ((vmflag & VMC_POPULATOR) && !vmem_populate(vmp, vmflag))
         error = ENOMEM;
-    else if (size != 0 && vmem_add(vmp, base, size, vmflag) == NULL)
-        error = errno;
-    else if (qcache_max >= quantum && !(vmflag & VMC_NO_QCACHE) &&
-             !create_qcaches(vmp, qcache_max))
+    else if ((size != 0 && vmem_add(vmp, base, size, vmflag) == NULL) ||
+             (qcache_max >= quantum && !(vmflag & VMC_NO_QCACHE) &&
+              !create_qcaches(vmp, qcache_max)))
         error = errno;
     if (error != 0) {
         vmem_destroy(vmp);

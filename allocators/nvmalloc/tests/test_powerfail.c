@@ -343,7 +343,7 @@ static void test_every_event(void **state)
 {
     (void)state;
     const char *budget = getenv("NVM_TEST_HISTORIES");
-    unsigned histories = budget != NULL ? (unsigned)atoi(budget) : 6;
+    unsigned histories = budget != NULL ? (unsigned)strtoul(budget, NULL, 10) : 6;
     for (unsigned seed = 1; seed <= histories; seed++)
         run_history(seed, 120);
     print_message("%llu states checked, %llu of their opens replayed records\n",

@@ -20,11 +20,15 @@
  *   unclosable=1   close() fails with EIO
  *   foreign=1      used_bytes is the number of blocks that were freed by another
  *                  thread than the one that allocated them
+ *   work=N         every operation takes N instructions more (x86; N even)
+ *   die_at=N       the Nth allocation kills the process, as a fault would
+ *   hang_at=N      the Nth allocation does not return
  * The size of the heap bounds the bytes of live blocks.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +58,7 @@ struct nvc_heap {
     uint64_t allocations, live_bytes;
     struct header *last;
     uint64_t full_from, break_at, alias_from, unclosable, foreign;
+    uint64_t work, die_at, hang_at;
     uint64_t foreign_frees;
 };
 
@@ -93,6 +98,18 @@ static void events_of_one_operation(void)
     event(NVC_EVENT_FENCE, NULL);
 }
 
+/* As many rounds as asked for, of two instructions each. */
+static void work(uint64_t rounds)
+{
+#if defined(__x86_64__)
+    if (rounds > 0)
+        __asm__ volatile("1:\tdecq %0\n\tjnz 1b" : "+r"(rounds) : : "cc");
+#else
+    while (rounds > 0)
+        __asm__ volatile("" : "+r"(rounds) : "0"(rounds - 1));
+#endif
+}
+
 static uint64_t option(const char *extra, const char *key)
 {
     const char *at = strstr(extra, key);
@@ -123,6 +140,9 @@ static int create(const char *path, const struct nvc_options *options,
     made->alias_from = option(options->extra, "alias_from");
     made->foreign = option(options->extra, "foreign");
     made->unclosable = option(options->extra, "unclosable");
+    made->work = option(options->extra, "work");
+    made->die_at = option(options->extra, "die_at");
+    made->hang_at = option(options->extra, "hang_at");
     *heap = made;
     return 0;
 }
@@ -173,6 +193,10 @@ static int place(struct nvc_heap *heap, struct slot *slot, size_t size)
         return fail(EINVAL, "the slot is full");
     if (heap->break_at != 0 && number == heap->break_at)
         return fail(EIO, "asked to break");
+    if (heap->die_at != 0 && number == heap->die_at)
+        raise(SIGSEGV);
+    while (heap->hang_at != 0 && number == heap->hang_at)
+        usleep(1000);
     if ((heap->full_from != 0 && number >= heap->full_from) ||
         heap->live_bytes + size > heap->size)
         return fail(ENOMEM, "full");
@@ -196,6 +220,7 @@ static int alloc_to(struct nvc_heap *heap, void *slot, size_t size)
     pthread_mutex_lock(&heap->lock);
     int error = place(heap, slot, size);
     pthread_mutex_unlock(&heap->lock);
+    work(heap->work / 2);
     if (error == 0)
         events_of_one_operation();
     return error;
@@ -211,6 +236,7 @@ static int free_from(struct nvc_heap *heap, void *place_of)
     let_go(heap, slot->block);
     pthread_mutex_unlock(&heap->lock);
     slot->block = NULL;
+    work(heap->work / 2);
     events_of_one_operation();
     return 0;
 }
