@@ -201,11 +201,24 @@ def _make(
             f"The build folder {folder} can't be made: {error.strerror}. Make the checkout "
             f"writable, or name a finished build with {BUILD_VARIABLE}."
         ) from error
+    known = folder / ".nvcrucible.found"
+    found = _discovered(root)
     with _locked(folder / ".nvcrucible.lock"):
         if not (folder / "build.ninja").is_file():
             command = [meson, "setup", *options, str(folder), str(root)]
             _run(command, f"configuring {what}", theirs=False)
+        elif not known.is_file() or known.read_text(encoding="utf-8") != found:
+            command = [meson, "setup", "--reconfigure", str(folder), str(root)]
+            _run(command, f"configuring {what}", theirs=False)
+        known.write_text(found, encoding="utf-8")
         _run([meson, "compile", "-C", str(folder)], f"compiling {what}", theirs=theirs)
+
+
+def _discovered(root: Path) -> str:
+    """What meson looks up when it configures, and ninja would not notice: a new folder of an
+    allocator, a new workload."""
+    patterns = ("allocators/*/allocator.yaml", "workloads/*.c", "workloads/driver/**/*.c")
+    return "".join(f"{path}\n" for pattern in patterns for path in sorted(root.glob(pattern)))
 
 
 def _tool(name: str) -> str:

@@ -24,7 +24,9 @@ __all__ = ["draw_inspection", "inspect_heap"]
 TIMEOUT_S = 120.0
 BAR_WIDTH = 24
 MAP_WIDTH = 64
-MAP_LEGEND = "one character a unit: . free, 0-9 slab by tenths of live blocks, # extent, ! unreadable"
+MAP_LEGEND = (
+    "one character a unit: . free, 0-9 slab by tenths of live blocks, # extent, ! unreadable"
+)
 MAP_STYLES = {".": "dim", "#": "cyan", "!": "bold red"}
 ADVICE = {
     "foreign": "Name a heap file that nvmalloc made.",
