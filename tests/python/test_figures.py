@@ -141,3 +141,9 @@ def test_impossible_results_are_refused(changes: dict[str, object]) -> None:
 def test_an_observed_sample_without_events_is_refused() -> None:
     with pytest.raises(ValueError, match="no events"):
         metrics_of(result(events=None), observed=True)
+
+
+def test_an_adapter_that_is_not_observable_has_no_costs() -> None:
+    found = metrics_of(result(events=None, observable=False), observed=True)
+    assert found.fences_per_op is None
+    assert found.ops_per_s is None

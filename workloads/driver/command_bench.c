@@ -420,6 +420,9 @@ static void add_windows(struct json_object *to, const struct nvd_bench_request *
         add_number(latency, "clock_overhead_ns", result->clock_overhead_ns);
     }
     json_object_object_add(to, "latency", latency);
+    json_object_object_add(
+        to, "observable",
+        json_object_new_boolean((request->adapter->capabilities & NVC_OBSERVABLE) != 0));
     json_object_object_add(to, "events", request->observed ? events_json(result) : NULL);
     json_object_object_add(to, "stats_delta", delta_json(result));
 }

@@ -17,15 +17,16 @@
 #include "driver.h"
 #include "stepping.h"
 
-#define STRATA       16u
-#define BURST        2u
+#ifndef STRATA
+#define STRATA 4u
+#define BURST  8u /* operations of a burst in the first pass */
+#endif
+#define PASSES       40u
 #define SPAN_MIN     1024u
 #define SPAN_DEFAULT 16384u
 #define WARMUP       100000u /* operations, or one span if that is more */
 /* The loop's own cost varies little: this share of the budget tells it. */
 #define DRIVER_SHARE 8
-
-_Static_assert(SPAN_MIN / STRATA >= 4 * BURST, "bursts don't run into each other");
 
 /* What the hooks look at; the adapter's functions get no context of ours. */
 static struct {
@@ -76,17 +77,17 @@ static int hooked_free(struct nvc_heap *heap, void *slot)
     return error;
 }
 
-/* Runs the workload to `place` and, with a tracer, through a burst from there.
+/* Runs the workload to `place` and, with a tracer, through a burst of `ops` from there.
    False if the worker has failed. */
 static bool run_to(const struct nvd_workload *workload, struct nvd_worker *worker,
-                   struct nvd_tracer *tracer, uint64_t place)
+                   struct nvd_tracer *tracer, uint64_t place, uint64_t ops)
 {
     atomic_bool *stop = &worker->run->signals.stop;
     hook.worker = worker;
     hook.tracer = tracer;
     hook.stretch = (struct nvd_stretch){
         .counts = {&worker->allocs, &worker->frees},
-        .ops = BURST,
+        .ops = ops,
         .stop = stop,
     };
     hook.alloc_to = worker->alloc_to;
@@ -100,83 +101,121 @@ static bool run_to(const struct nvd_workload *workload, struct nvd_worker *worke
     return worker->where == NULL;
 }
 
-/* Sums over bursts. */
-struct tally {
-    uint64_t bursts, steps, instructions;
-    double squares; /* of a burst's instructions */
+/* ---- passes ---- */
+
+struct plan {
+    const struct nvd_stepping_request *request;
+    const struct nvd_workload *workload;
+    struct nvd_worker *worker;
+    struct nvd_random random;
+    uint64_t base; /* operation at which the next span begins */
+    uint64_t steps;
+    double dearest; /* steps an operation of the dearest pass */
+    unsigned passes;
+    struct {
+        uint64_t ops, instructions;
+    } bursts[PASSES][STRATA];
 };
 
-static uint64_t span_of(const struct nvd_workload *workload,
-                        const struct nvd_worker *worker)
+/* Whole cycles in which bursts of so many operations fit into the strata, also if
+   run() looks at the stop flag a little late. */
+static uint64_t span_for(const struct plan *plan, uint64_t burst)
 {
-    uint64_t cycle = workload->cycle == NULL ? 0 : workload->cycle(worker->values);
-    if (cycle == 0)
-        return SPAN_DEFAULT;
-    return cycle >= SPAN_MIN ? cycle : (SPAN_MIN + cycle - 1) / cycle * cycle;
+    const struct nvd_workload *workload = plan->workload;
+    uint64_t cycle =
+        workload->cycle == NULL ? SPAN_DEFAULT : workload->cycle(plan->worker->values);
+    uint64_t least = 4 * STRATA * burst > SPAN_MIN ? 4 * STRATA * burst : SPAN_MIN;
+    return (least + cycle - 1) / cycle * cycle;
 }
 
-/* One pass over the span that begins at operation `base`. */
-static bool pass(const struct nvd_stepping_request *request,
-                 const struct nvd_workload *workload, struct nvd_worker *worker,
-                 struct nvd_random *random, uint64_t base, uint64_t span,
-                 struct tally *tally)
+static bool pass(struct plan *plan, uint64_t burst)
 {
+    const uint64_t span = span_for(plan, burst);
+    uint64_t before = plan->steps;
     for (uint64_t i = 0; i < STRATA; i++) {
         uint64_t begin = span * i / STRATA, end = span * (i + 1) / STRATA;
-        uint64_t place = begin + nvd_random_below(random, end - begin - 2 * BURST);
+        uint64_t at = begin + nvd_random_below(&plan->random, end - begin - 2 * burst);
         struct nvd_steps steps;
-        bool well = run_to(workload, worker, request->tracer, base + place);
-        if (!nvd_tracer_stepped(request->tracer, &steps) || !well)
+        bool well = run_to(plan->workload, plan->worker, plan->request->tracer,
+                           plan->base + at, burst);
+        if (!nvd_tracer_stepped(plan->request->tracer, &steps) || !well)
             return false;
-        tally->bursts++;
-        tally->steps += steps.steps;
-        tally->instructions += steps.instructions;
-        tally->squares += (double)steps.instructions * (double)steps.instructions;
+        plan->steps += steps.steps;
+        plan->bursts[plan->passes][i].ops = burst;
+        plan->bursts[plan->passes][i].instructions = steps.instructions;
     }
+    plan->passes++;
+    plan->base += span;
+    double cost = (double)(plan->steps - before) / (double)(STRATA * burst);
+    plan->dearest = cost > plan->dearest ? cost : plan->dearest;
     return true;
 }
 
-static bool measure(const struct nvd_stepping_request *request,
-                    const struct nvd_workload *workload, struct nvd_worker *worker,
-                    uint64_t budget, uint64_t warmup, struct tally *tally)
+static bool make_passes(struct plan *plan, uint64_t budget)
 {
     const uint64_t since = nvd_monotonic_ns();
-    const uint64_t span = span_of(workload, worker);
-    uint64_t base = position(worker), dearest = 0;
-    struct nvd_random random;
-    nvd_random_seed(&random, request->seed);
-    *tally = (struct tally){0};
-    if (warmup > 0) {
-        base = warmup > span ? (warmup + span - 1) / span * span : span;
-        if (!run_to(workload, worker, NULL, base))
-            return false;
-    }
+    uint64_t burst = BURST;
     do {
-        uint64_t before = tally->steps;
-        if (!pass(request, workload, worker, &random, base, span, tally))
+        if (!pass(plan, burst))
             return false;
-        base += span;
-        if (tally->steps - before > dearest)
-            dearest = tally->steps - before;
-    } while (tally->steps + dearest <= budget &&
-             (double)(nvd_monotonic_ns() - since) < request->seconds * 1e9);
+        double left = budget > plan->steps ? (double)(budget - plan->steps) : 0;
+        uint64_t affordable = (uint64_t)(left / (plan->dearest * STRATA));
+        burst = affordable < 2 * burst ? affordable : 2 * burst;
+    } while (burst >= BURST && plan->passes < PASSES &&
+             (double)(nvd_monotonic_ns() - since) < plan->request->seconds * 1e9);
     return true;
+}
+
+static void sum_up(const struct plan *plan, uint64_t *instructions, uint64_t *ops)
+{
+    *instructions = *ops = 0;
+    for (unsigned p = 0; p < plan->passes; p++)
+        for (unsigned i = 0; i < STRATA; i++) {
+            *instructions += plan->bursts[p][i].instructions;
+            *ops += plan->bursts[p][i].ops;
+        }
+}
+
+/* The standard error of the ratio of the sums (Cochran, Sampling Techniques, 6.4 and
+   6.11): from the bursts' distances from their stratum's mean; after one pass only,
+   from the mean of all. */
+static double deviation(const struct plan *plan)
+{
+    uint64_t instructions, ops;
+    sum_up(plan, &instructions, &ops);
+    double squares = 0, mean = (double)instructions / (double)ops;
+    for (unsigned i = 0; i < STRATA; i++) {
+        double of_stratum = 0, in_stratum = 0;
+        for (unsigned p = 0; p < plan->passes; p++) {
+            of_stratum += (double)plan->bursts[p][i].instructions;
+            in_stratum += (double)plan->bursts[p][i].ops;
+        }
+        if (plan->passes > 1)
+            mean = of_stratum / in_stratum;
+        for (unsigned p = 0; p < plan->passes; p++) {
+            double distance = (double)plan->bursts[p][i].instructions -
+                              mean * (double)plan->bursts[p][i].ops;
+            squares += distance * distance;
+        }
+    }
+    double bursts = plan->passes * STRATA;
+    double freedom = plan->passes > 1 ? bursts - STRATA : bursts - 1;
+    return sqrt(squares * bursts / freedom) / (double)ops;
 }
 
 bool nvd_stepping_sample(const struct nvd_stepping_request *request,
                          const struct nvd_workload *workload, struct nvd_worker *worker,
                          struct nvd_stepped *result)
 {
-    struct tally tally;
-    uint64_t budget = request->budget - request->budget / DRIVER_SHARE;
-    if (!measure(request, workload, worker, budget, WARMUP, &tally))
+    struct plan plan = {.request = request, .workload = workload, .worker = worker};
+    nvd_random_seed(&plan.random, request->seed);
+    uint64_t span = span_for(&plan, BURST);
+    plan.base = (WARMUP + span - 1) / span * span;
+    if (!run_to(workload, worker, NULL, plan.base, 0) ||
+        !make_passes(&plan, request->budget - request->budget / DRIVER_SHARE))
         return false;
-    double n = (double)tally.bursts;
-    double mean = (double)tally.instructions / n;
-    double variance = (tally.squares - n * mean * mean) / (n - 1);
-    result->instructions = tally.instructions;
-    result->ops = tally.bursts * BURST;
-    result->deviation = variance > 0 ? sqrt(variance / n) / BURST : 0;
+    sum_up(&plan, &result->instructions, &result->ops);
+    result->deviation = deviation(&plan);
     return true;
 }
 
@@ -217,15 +256,16 @@ bool nvd_stepping_driver(const struct nvd_stepping_request *request,
                          const struct nvd_workload *workload, struct nvd_worker *worker,
                          struct nvd_stepped *result)
 {
-    struct tally tally;
+    struct plan plan = {.request = request, .workload = workload, .worker = worker};
+    nvd_random_seed(&plan.random, request->seed);
+    plan.base = position(worker);
     worker->alloc_to = empty_alloc;
     worker->free_from = empty_free;
     worker->read = empty_read;
     if (worker->address != NULL) /* else the driver reads, here too */
         worker->address = empty_address;
-    if (!measure(request, workload, worker, request->budget / DRIVER_SHARE, 0, &tally))
+    if (!make_passes(&plan, request->budget / DRIVER_SHARE))
         return false;
-    result->driver_instructions = tally.instructions;
-    result->driver_ops = tally.bursts * BURST;
+    sum_up(&plan, &result->driver_instructions, &result->driver_ops);
     return true;
 }
