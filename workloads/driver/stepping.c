@@ -18,8 +18,8 @@
 #include "stepping.h"
 
 #ifndef STRATA
-#define STRATA 4u
-#define BURST  8u /* operations of a burst in the first pass */
+#define STRATA 2u
+#define BURST 16u
 #endif
 #define PASSES       40u
 #define SPAN_MIN     1024u
