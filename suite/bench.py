@@ -6,6 +6,9 @@ sample during which others took more than `noise_limit` of the CPUs is taken
 again, `ATTEMPTS` times at most, and the least noisy one counts (the
 document holds them all); and no more than `RETRY_SHARE` of the plan is spent on
 such repeats, so that a busy machine makes the run noisy, not endless.
+
+Where no hardware counter told the instructions, a stepped sample does (`count_instructions`);
+noise does not change what it counts, so it is taken once.
 """
 
 from __future__ import annotations
@@ -30,6 +33,10 @@ RETRY_SHARE = 0.15
 TIMEOUT_BASE_S = 30.0
 TIMEOUT_FACTOR = 10.0
 OVERHEAD_PROBES = 3
+STEPPING_SHARE = 0.8
+"""Of a sample's time, after which the driver itself gives up stepping, and says why."""
+REFUSED = "ptrace"
+"""Where the driver fails when it may not step here."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class BenchSettings:
     noise_limit: float
     cpus: tuple[int, ...]
     """CPUs that samples are pinned to, in order of preference."""
+    steps: int
+    """Instructions to step over in a stepped sample."""
     stated_timeout_s: float | None = None
 
     @property
@@ -96,6 +105,22 @@ class Bench:
             progress.advance()
             self._save()
 
+    def count_instructions(self, plan: Sequence[Cell], progress: ProgressView) -> str | None:
+        """Takes the stepped samples of a `stepping_plan`; None, or why it can't be done here."""
+        if plan:
+            progress.begin("instructions", len(plan))
+        for cell in plan:
+            progress.show(cell.label)
+            sample, answer = self._attempt(cell, 1)
+            if answer.where == REFUSED:
+                return f"instructions per operation are unknown: {sample.error}"
+            self._samples.append(sample)
+            if answer.incorrect:
+                self._incorrect.append(f"{cell.label}: {sample.error}")
+            progress.advance()
+            self._save()
+        return None
+
     def _take(self, cell: Cell) -> None:
         key = (cell.allocator.name, cell.workload.name, cell.threads)
         if key in self._hung:
@@ -128,6 +153,7 @@ class Bench:
             threads=cell.threads,
             repeat=cell.repeat,
             observed=cell.observed,
+            stepped=cell.stepped,
             accepted=error is None,
             seed=cell.seed,
             started_s=round(time.monotonic() - self._began, 3),
@@ -146,7 +172,9 @@ class Bench:
         if answer.result is not None:
             sample.raw = {key: value for key, value in answer.result.items() if key != "type"}
             try:
-                sample.metrics = metrics_of(answer.result, observed=cell.observed)
+                sample.metrics = metrics_of(
+                    answer.result, observed=cell.observed, stepped=cell.stepped
+                )
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 sample.error = f"the driver's result can't be used: {error!r}"
         sample.accepted = sample.error is None
@@ -172,6 +200,10 @@ class Bench:
                 arguments += ["--param", f"{name}={value}"]
             if cell.observed:
                 arguments.append("--observe")
+            if cell.stepped:
+                timeout_s = STEPPING_SHARE * settings.timeout_s
+                arguments += ["--step-instructions", str(settings.steps)]
+                arguments += ["--timeout", f"{timeout_s:.3f}"]
             return self._driver.run(
                 Work(
                     label=f"bench {cell.label}",
@@ -188,12 +220,14 @@ class Bench:
             )
 
 
-def metrics_of(result: dict[str, Any], *, observed: bool) -> Metrics:
+def metrics_of(result: dict[str, Any], *, observed: bool, stepped: bool = False) -> Metrics:
     """The figures of a driver's result.
 
-    An observed sample was slowed by counting, so it tells costs alone; an
-    undisturbed one tells everything but those.
+    An observed sample was slowed by counting, so it tells costs alone, and a stepped one
+    tells instructions alone; an undisturbed one tells everything but those costs.
     """
+    if stepped:
+        return _instructions(result)
     return _costs(result) if observed else _speed(result)
 
 
@@ -205,10 +239,20 @@ def _speed(result: dict[str, Any]) -> Metrics:
     return Metrics(
         ops_per_s=float(result["ops_per_s"]),
         instructions_per_op=None if instructions is None else float(instructions) / ops,
+        instructions_source=None if instructions is None else "perf",
         failed_allocs_per_op=float(result.get("failed_allocs") or 0) / ops,
         peak_bytes=result.get("peak_bytes"),
         live_bytes=result.get("live_bytes"),
         **percentiles(result.get("latency")),
+    )
+
+
+def _instructions(result: dict[str, Any]) -> Metrics:
+    return Metrics(
+        instructions_per_op=_positive(result, "instructions") / _positive(result, "stepped_ops"),
+        instructions_source="stepped",
+        instructions_deviation=float(result["stepped_deviation"]),
+        driver_instructions_per_op=_positive(result, "driver_instructions_per_op"),
     )
 
 

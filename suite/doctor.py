@@ -133,7 +133,8 @@ def _instructions(machine: Machine) -> Check:
     level = "no perf_event" if paranoid is None else f"perf_event_paranoid = {paranoid}"
     if instructions_countable():
         return Check("instruction counts", "good", f"{level}, counts")
-    advice = "A virtual machine without a PMU or a container may forbid it; nothing to set."
+    advice = "A virtual machine has no counters, or a container forbids them: some operations of "
+    advice += "each workload are stepped over instead."
     if paranoid is not None and paranoid > 2:
         advice = "`sysctl kernel.perf_event_paranoid=2` allows counting one's own processes."
     return Check("instruction counts", "fair", f"{level}, does not count", advice)

@@ -38,6 +38,13 @@ class Answer:
     """Why there is no result: one clause."""
 
     @property
+    def where(self) -> str | None:
+        """The place of failure that the driver named, if it named one."""
+        last = self.documents[-1] if self.documents else {}
+        where = last.get("where") if last.get("type") == "error" else None
+        return where if isinstance(where, str) else None
+
+    @property
     def incorrect(self) -> bool:
         """The driver found the allocator to do what it must not."""
         return self.outcome.exit_code == EXIT_INCORRECT

@@ -13,13 +13,22 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from suite.allocators import Allocator
 from suite.errors import BadInput
+from suite.results import Sample
 from suite.workloads import Workload
 
-__all__ = ["PROFILES", "Cell", "Profile", "bench_plan", "derive_seed", "profile_named"]
+__all__ = [
+    "PROFILES",
+    "Cell",
+    "Profile",
+    "bench_plan",
+    "derive_seed",
+    "profile_named",
+    "stepping_plan",
+]
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,20 @@ class Profile:
     seconds: float
     latency_s: float
     survival_cases: int
+    steps: int
+    """Instructions to step over in a stepped sample."""
 
 
 PROFILES = {
-    "quick": Profile(repeat=2, warmup_s=0.05, seconds=0.15, latency_s=0.05, survival_cases=20),
-    "default": Profile(repeat=5, warmup_s=0.1, seconds=0.35, latency_s=0.1, survival_cases=100),
-    "full": Profile(repeat=10, warmup_s=0.5, seconds=2.0, latency_s=0.5, survival_cases=500),
+    "quick": Profile(
+        repeat=2, warmup_s=0.05, seconds=0.15, latency_s=0.05, survival_cases=20, steps=40_000
+    ),
+    "default": Profile(
+        repeat=5, warmup_s=0.1, seconds=0.35, latency_s=0.1, survival_cases=100, steps=100_000
+    ),
+    "full": Profile(
+        repeat=10, warmup_s=0.5, seconds=2.0, latency_s=0.5, survival_cases=500, steps=400_000
+    ),
 }
 
 
@@ -50,10 +67,11 @@ class Cell:
     repeat: int
     observed: bool
     seed: int
+    stepped: bool = False
 
     @property
     def label(self) -> str:
-        what = "costs" if self.observed else f"#{self.repeat}"
+        what = "instructions" if self.stepped else "costs" if self.observed else f"#{self.repeat}"
         return f"{self.allocator.name} {self.workload.name} x{self.threads} {what}"
 
 
@@ -89,6 +107,23 @@ def bench_plan(
                     if each.persistent
                 ]
     return plan
+
+
+def stepping_plan(plan: Sequence[Cell], samples: Sequence[Sample]) -> list[Cell]:
+    """One stepped sample of each allocator and workload that ran on one thread and whose
+    instructions nobody could count: the machine or the container has no counter."""
+    counted: dict[tuple[str, str], bool] = {}
+    for sample in samples:
+        if sample.threads == 1 and not sample.observed and sample.error is None:
+            key = (sample.allocator, sample.workload)
+            has_count = sample.metrics.instructions_per_op is not None
+            counted[key] = counted.get(key, False) or has_count
+    return [
+        replace(cell, stepped=True)
+        for cell in plan
+        if (cell.threads, cell.repeat, cell.observed) == (1, 0, False)
+        and counted.get((cell.allocator.name, cell.workload.name)) is False
+    ]
 
 
 def profile_named(name: str) -> Profile:

@@ -6,8 +6,8 @@ at any time.  `nvcrucible schema` prints the JSON schema that these models make.
 
 Invariants: `samples` is in execution order and holds every attempt, also those
 that failed or that were repeated for noise (`accepted` false); a sample
-has an `error` or metrics, and an observed one (slowed by counting) has costs
-but no throughput.  The file is replaced atomically, so a reader sees a whole
+has an `error` or metrics, and an observed or stepped one (slowed by counting)
+has costs but no throughput.  The file is replaced atomically, so a reader sees a whole
 document at any time, also while the run goes on and after it was killed.
 """
 
@@ -112,7 +112,13 @@ class Metrics(_Model):
     xpline_writes_per_op: float | None = None
     """256-byte units written to the medium."""
     instructions_per_op: float | None = None
-    """User space."""
+    """User space; the driver's own loop included."""
+    instructions_source: Literal["perf", "stepped"] | None = None
+    """A hardware counter over all operations, or a sample of operations stepped over."""
+    instructions_deviation: float | None = None
+    """Standard error of a stepped `instructions_per_op`."""
+    driver_instructions_per_op: float | None = None
+    """What the driver's own loop takes of them; known when stepped."""
     failed_allocs_per_op: float | None = None
     peak_bytes: float | None = None
     live_bytes: float | None = None
@@ -128,6 +134,8 @@ class Sample(_Model):
     repeat: int
     observed: bool = False
     """Persistence events were counted, which slows: costs only, no throughput."""
+    stepped: bool = False
+    """Stepped over instruction by instruction: `instructions_per_op` only."""
     metrics: Metrics = Field(default_factory=Metrics)
     accepted: bool = True
     """False: failed, or repeated because others took too much CPU meanwhile."""

@@ -47,6 +47,8 @@ class CostRow:
     nt_lines: float | None
     reflush_ratio: float | None
     instructions: float | None
+    instructions_source: str | None
+    """"perf" or "stepped"."""
     p50_ns: float | None
     p99_ns: float | None
     p999_ns: float | None
@@ -154,7 +156,9 @@ def _throughput(
         noisy=sum(
             1
             for sample in samples
-            if _usable(sample) and not sample.observed and (sample.noise or 0) > limit
+            if _usable(sample)
+            and not (sample.observed or sample.stepped)
+            and (sample.noise or 0) > limit
         ),
         error=errors[0] if errors else None,
     )
@@ -171,6 +175,14 @@ def _costs(key: Key, samples: list[Sample]) -> CostRow:
         nt_lines=_median(samples, lambda m: m.nt_lines_per_op),
         reflush_ratio=_median(samples, lambda m: m.reflush_ratio),
         instructions=_median(samples, lambda m: m.instructions_per_op),
+        instructions_source=next(
+            (
+                sample.metrics.instructions_source
+                for sample in samples
+                if _usable(sample) and sample.metrics.instructions_source is not None
+            ),
+            None,
+        ),
         p50_ns=_median(samples, lambda m: m.p50_ns),
         p99_ns=_median(samples, lambda m: m.p99_ns),
         p999_ns=_median(samples, lambda m: m.p999_ns),

@@ -22,7 +22,7 @@ from suite.commands.options import (
 )
 from suite.commands.running import recorded, verdict_of_run
 from suite.errors import BadInput, nearest
-from suite.plan import Profile, bench_plan, profile_named
+from suite.plan import Profile, bench_plan, profile_named, stepping_plan
 from suite.progress import make_progress
 from suite.project import project_root
 from suite.results import Run, RunFolder
@@ -165,6 +165,7 @@ def _config(options: BenchOptions, wanted: _Wanted) -> dict[str, object]:
         "warmup_s": wanted.profile.warmup_s,
         "seconds": wanted.seconds,
         "latency_s": wanted.profile.latency_s,
+        "steps": wanted.profile.steps,
         "survival_cases": wanted.survival_cases,
         "recovery_timeout_s": wanted.recovery_timeout_s,
         "baseline": wanted.baseline,
@@ -194,6 +195,7 @@ def _measure(
         latency_s=wanted.profile.latency_s,
         noise_limit=options.noise_limit,
         cpus=tuple(run.environment.usable_cpus),
+        steps=wanted.profile.steps,
         stated_timeout_s=wanted.job_timeout_s,
     )
     taker = Bench(session.driver, settings, run.samples, incorrect, save)
@@ -203,6 +205,11 @@ def _measure(
     )
     with make_progress(json_output=options.json_output) as progress:
         taker.run(plan, progress)
+        uncounted = stepping_plan(plan, run.samples)
+        refusal = taker.count_instructions(uncounted, progress)
+        if refusal is not None:
+            run.environment.notes.append(refusal)
+            progress.note(refusal)
         judged = [allocator for allocator in session.allocators if allocator.persistent]
         if wanted.survival_cases and judged:
             campaign = CampaignSettings(

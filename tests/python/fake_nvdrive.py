@@ -2,8 +2,9 @@
 """Speaks nvdrive's protocol (docs/driver-protocol.md) without any allocator.
 
 How it behaves stands in the "adapter", here a JSON file:
-{"kind": "persistent", "bench": B, "history": H, "info": I}, where B, H, I are
-"ok", "die", "hang", "garbage", "silent", "error", or for history a verdict.
+{"kind": "persistent", "bench": B, "history": H, "info": I, "step": S}, where B, H, I, S are
+"ok", "die", "hang", "garbage", "silent", "error", or for history a verdict.  With a
+"step" there is no hardware counter; it may also be "refused".
 """
 
 import argparse
@@ -88,6 +89,9 @@ def info(options: argparse.Namespace) -> None:
 def bench(options: argparse.Namespace) -> None:
     adapter = adapter_of(options)
     misbehave(adapter.get("bench", "ok"))
+    if options.step_instructions is not None:
+        step(options, adapter["step"])
+        return
     ops = int(adapter.get("ops", 1000))
     Path(options.heap).write_bytes(b"heap")
     persistent = adapter["kind"] == "persistent"
@@ -99,10 +103,28 @@ def bench(options: argparse.Namespace) -> None:
         {
             "type": "result", "workload": options.workload, "threads": options.threads,
             "ops": ops, "allocs": ops // 2, "frees": ops // 2, "failed_allocs": 0,
-            "ops_per_s": float(ops * 1000), "instructions": 250 * ops,
+            "ops_per_s": float(ops * 1000), "instructions": None if "step" in adapter else 250 * ops,
             "latency": {"counts": [[100, 990], [1000, 9], [5000, 1]], "max_ns": 5000, "samples": 1000},
             "events": events if options.observe and persistent else None,
             "peak_bytes": 2048, "live_bytes": 1024,
+        }
+    )  # fmt: skip
+
+
+def step(options: argparse.Namespace, behaviour: str) -> None:
+    assert options.threads == 1
+    assert not options.observe
+    assert options.timeout > 0
+    misbehave(behaviour)
+    if behaviour == "refused":
+        emit({"type": "error", "where": "ptrace", "errno": 1, "message": "not here"})
+        sys.exit(3)
+    emit(
+        {
+            "type": "result", "ops": None, "ops_per_s": None, "latency": None,
+            "instructions": options.step_instructions, "instructions_source": "stepped",
+            "stepped_ops": options.step_instructions // 200, "stepped_deviation": 1.5,
+            "driver_instructions_per_op": 25.0,
         }
     )  # fmt: skip
 
@@ -178,7 +200,7 @@ def main() -> None:
     ]
     for name in texts:
         parser.add_argument(f"--{name}")
-    numbers = ["threads", "slots", "generations", "fill-baseline", "seed"]
+    numbers = ["step-instructions", "threads", "slots", "generations", "fill-baseline", "seed"]
     for name in numbers:
         parser.add_argument(f"--{name}", type=int)
     for name in ["warmup", "seconds", "latency-seconds", "timeout", "fill-tolerance"]:

@@ -48,6 +48,53 @@ def test_a_bench_and_its_document(project: Project) -> None:
     assert project.leftovers() == []
 
 
+def costs_of(project: Project, folder: Path) -> list[dict[str, str]]:
+    """The rows of a report's cost table."""
+    lines = project.run("report", folder, "--csv").stdout.splitlines()
+    table = [line for line in lines if line.startswith("costs,") or "eff. fences" in line]
+    return list(csv.DictReader(table))
+
+
+def test_instructions_are_stepped_where_nothing_counts_them(project: Project) -> None:
+    project.allocator("durable", step="ok")
+    project.allocator("plain", kind="volatile", step="die")
+    project.allocator("counted", kind="volatile")
+    result = project.bench("--json", "-t", "1,2", "-w", "larson", "--survival-cases", "0")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    jsonschema.validate(document, json.loads(project.run("schema").stdout))
+    stepped = {each["allocator"]: each for each in document["samples"] if each["stepped"]}
+    assert stepped.keys() == {"durable", "plain"}
+    assert stepped["durable"]["threads"] == 1
+    assert stepped["durable"]["metrics"] == {
+        "instructions_per_op": 200.0,
+        "instructions_source": "stepped",
+        "instructions_deviation": 1.5,
+        "driver_instructions_per_op": 25.0,
+    }
+    assert "signal 11" in stepped["plain"]["error"]
+    (folder,) = project.results.iterdir()
+    found = {
+        (row["allocator"], row["threads"]): (row["instr."], row["instr. by"])
+        for row in costs_of(project, folder)
+    }
+    assert found["durable", "1"] == ("200", "stepped")
+    assert found["durable", "2"] == ("-", "-")
+    assert found["plain", "1"] == ("-", "-")
+    assert found["counted", "2"] == ("250", "perf")
+
+
+def test_a_machine_that_refuses_stepping_is_noted_once(project: Project) -> None:
+    project.allocator("durable", step="refused")
+    result = project.bench("--json", "--survival-cases", "0")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert not any(sample["stepped"] for sample in document["samples"])
+    (note,) = document["environment"]["notes"]
+    assert "instructions per operation are unknown" in note
+    assert result.stderr.count(note) == 1
+
+
 def test_the_seed_fixes_order_and_seeds(project: Project) -> None:
     for name in ("a", "b", "c"):
         project.allocator(name, kind="volatile")

@@ -127,7 +127,26 @@ def test_an_observed_sample_tells_costs_alone() -> None:
 def test_an_undisturbed_sample_tells_speed() -> None:
     found = metrics_of(result(instructions=900, peak_bytes=64), observed=False)
     assert (found.ops_per_s, found.instructions_per_op, found.peak_bytes) == (5.0, 9.0, 64)
+    assert found.instructions_source == "perf"
+    assert metrics_of(result(), observed=False).instructions_source is None
     assert found.fences_per_op is None
+
+
+def test_a_stepped_sample_tells_instructions_alone() -> None:
+    stepped: dict[str, object] = {
+        "ops": None, "ops_per_s": None, "instructions": 900, "stepped_ops": 9,
+        "stepped_deviation": 0.5, "driver_instructions_per_op": 25.0,
+    }  # fmt: skip
+    found = metrics_of(stepped, observed=False, stepped=True)
+    assert found.model_dump(exclude_none=True) == {
+        "instructions_per_op": 100.0,
+        "instructions_source": "stepped",
+        "instructions_deviation": 0.5,
+        "driver_instructions_per_op": 25.0,
+    }
+    for key in stepped.keys() - {"ops", "ops_per_s"}:
+        with pytest.raises((ValueError, TypeError)):
+            metrics_of({**stepped, key: None}, observed=False, stepped=True)
 
 
 @pytest.mark.parametrize(

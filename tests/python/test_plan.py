@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from suite.allocators import Allocator, AllocatorFile
-from suite.plan import bench_plan, derive_seed
+from suite.plan import bench_plan, derive_seed, stepping_plan
+from suite.results import Metrics, Sample
 from suite.workloads import Workload
 
 
@@ -64,6 +65,32 @@ def test_rivals_follow_each_other_on_the_same_requests(seed: int) -> None:
 def test_the_seed_fixes_the_plan(seed: int) -> None:
     first = bench_plan(ALLOCATORS, WORKLOADS, [1, 2], 2, seed)
     assert first == bench_plan(ALLOCATORS, WORKLOADS, [1, 2], 2, seed)
+
+
+def sample(
+    allocator: str, threads: int, instructions: float | None, error: str | None = None
+) -> Sample:
+    metrics = Metrics(ops_per_s=1.0, instructions_per_op=instructions)
+    return Sample(
+        allocator=allocator, workload="w", threads=threads, repeat=0, metrics=metrics, error=error
+    )
+
+
+def test_only_what_nobody_could_count_is_stepped() -> None:
+    plan = bench_plan(ALLOCATORS, WORKLOADS, [1, 2], 2, 5)
+    samples = [
+        sample("a", 1, None),
+        sample("a", 1, None),
+        sample("a", 2, None),
+        sample("b", 1, None),
+        sample("b", 1, 100.0),
+        sample("c", 1, None, "it died"),
+    ]
+    (cell,) = stepping_plan(plan, samples)
+    assert (cell.allocator.name, cell.workload.name, cell.threads) == ("a", "w", 1)
+    assert cell.stepped
+    assert cell.label == "a w x1 instructions"
+    assert stepping_plan(plan, [sample("a", 2, None)]) == []
 
 
 def test_no_allocator_always_comes_first() -> None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from vmem_binding import Library
 
 NVMALLOC = Path(__file__).resolve().parents[2] / "allocators" / "nvmalloc"

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+
 from vmem_binding import Arena, Flag, Library, Segment, Type
 from vmem_driver import POLICIES, Level, Tree, random_request, run_batch
 from vmem_model import Request, lowest_place

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from vmem_binding import Flag, Library, Segment, Type
 from vmem_driver import POLICIES, Level
 

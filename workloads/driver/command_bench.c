@@ -420,9 +420,6 @@ static void add_windows(struct json_object *to, const struct nvd_bench_request *
         add_number(latency, "clock_overhead_ns", result->clock_overhead_ns);
     }
     json_object_object_add(to, "latency", latency);
-    json_object_object_add(
-        to, "observable",
-        json_object_new_boolean((request->adapter->capabilities & NVC_OBSERVABLE) != 0));
     json_object_object_add(to, "events", request->observed ? events_json(result) : NULL);
     json_object_object_add(to, "stats_delta", delta_json(result));
 }
@@ -448,6 +445,9 @@ static void add_answer(struct json_object *to, const struct nvd_bench_request *r
         add_windows(to, request, result);
     else
         add_steps(to, &result->stepped);
+    json_object_object_add(
+        to, "observable",
+        json_object_new_boolean((request->adapter->capabilities & NVC_OBSERVABLE) != 0));
     add_number(to, "setup_failed_allocs", result->setup_failed_allocs);
     json_object_object_add(to, "stats", stats_json(stats));
     uint64_t resident = result->has_resident ? result->resident_peak : UINT64_MAX;
@@ -567,7 +567,7 @@ static int end_of(enum nvd_traced end, int detail, const struct arguments *argum
                        arguments->timeout);
         break;
     case NVD_TRACED_REFUSED:
-        nvd_emit_error("stepping", detail,
+        nvd_emit_error("ptrace", detail,
                        "the kernel does not let a process trace its child (a container's "
                        "seccomp profile, or kernel.yama.ptrace_scope = 3): %s",
                        strerror(detail));

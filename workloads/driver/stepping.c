@@ -17,10 +17,8 @@
 #include "driver.h"
 #include "stepping.h"
 
-#ifndef STRATA
-#define STRATA 2u
-#define BURST 16u
-#endif
+#define STRATA       4u
+#define BURST        8u /* operations of a burst in the first pass */
 #define PASSES       40u
 #define SPAN_MIN     1024u
 #define SPAN_DEFAULT 16384u

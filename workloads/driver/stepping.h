@@ -9,22 +9,29 @@
  * operations and rare dear ones (a slab is used up), and a workload may have
  * phases (threadtest allocates 100,000 blocks, then frees them).  Hence:
  *
- *   span     a stretch of the workload's life of so many operations: its cycle
- *            (struct nvd_workload), repeated up to SPAN_MIN, or SPAN_DEFAULT
- *   stratum  one of STRATA equal parts of a span
- *   burst    BURST operations in a row, at a random place in every stratum
+ *   span     a stretch of the workload's life: its cycle (struct nvd_workload),
+ *            repeated until the bursts have room; 16384 operations without a cycle
+ *   stratum  one of 4 equal parts of a span
+ *   burst    operations in a row, at a random place in every stratum; all bursts
+ *            of a span are equally long
+ *   pass     over a span: full speed from burst to burst
  *
- * The workload runs at full speed from burst to burst.  A pass over a span steps
- * over STRATA * BURST operations; passes follow one another while the budget of
- * steps lasts, the first is always done.  Every operation of a cycle has the same
- * chance to be stepped over, and every phase its share, so that
- * instructions / ops is the mean over the workload, without bias.  Places are
- * counted in operations and drawn from the seed, not from a clock: a second run
- * steps over the same operations.
+ * The first pass has bursts of 8 operations and is always done, however little the
+ * budget is; each that follows doubles them, so that what happens every 64
+ * operations is seen as often as it happens, or fills up the budget.  Every phase of
+ * a cycle has its share, and all operations but those next to the strata's edges
+ * have the same chance: instructions / ops estimates the mean over the workload.
+ * Places are counted in operations and drawn from the seed, not from a clock, so
+ * that a second run steps over the same operations.
  *
  * What differs from a hardware counter's figure (`perf`):
- *   - It is the mean of a sample; `deviation` is its standard error.
+ *   - It is the mean of a sample; `deviation` is its standard error, as far as the
+ *     sample can know it: too small where it met none of the rare dear operations.
+ *     What happens every 100,000 operations is most likely not in it, and weighs far
+ *     too much where it is.
  *   - One thread, pinned with its tracer to one CPU: no contention.
+ *   - Much time passes at a step.  An allocator that looks at the clock (jemalloc
+ *     returns pages after a while) does more by the clock, and no two runs are alike.
  *   - The same: a system call counts 1, a locked instruction 1, a `rep` one 1 (see
  *     tracer.h), and the workload's own loop, with its calls and nvd_touch(), is
  *     part of the count.

@@ -35,8 +35,9 @@
  * 4.8 on), unless the administrator has switched ptrace off altogether (Yama's
  * ptrace_scope 3).  Other threads of the child are not traced and not counted.
  *
- * A step costs two context switches and a debug exception: about 3 us on a bare
- * machine, 20 us where a hypervisor intercepts the exception.
+ * A step costs two context switches and a debug exception.  Measured: 20 us in a
+ * virtual machine, of which 16 are the exception, which the hypervisor intercepts;
+ * without that, a few.  On a busy machine both processes also wait for their CPU.
  */
 #ifndef NVD_TRACER_H
 #define NVD_TRACER_H

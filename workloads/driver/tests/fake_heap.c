@@ -21,7 +21,7 @@
  *   foreign=1      used_bytes is the number of blocks that were freed by another
  *                  thread than the one that allocated them
  *   work=N         every operation takes N instructions more (x86; N even)
- *   die_at=N       the Nth allocation kills the process, as a fault would
+ *   die_at=N       the Nth allocation kills the process (SIGKILL)
  *   hang_at=N      the Nth allocation does not return
  * The size of the heap bounds the bytes of live blocks.
  */
@@ -194,7 +194,7 @@ static int place(struct nvc_heap *heap, struct slot *slot, size_t size)
     if (heap->break_at != 0 && number == heap->break_at)
         return fail(EIO, "asked to break");
     if (heap->die_at != 0 && number == heap->die_at)
-        raise(SIGSEGV);
+        raise(SIGKILL);
     while (heap->hang_at != 0 && number == heap->hang_at)
         usleep(1000);
     if ((heap->full_from != 0 && number >= heap->full_from) ||

@@ -242,7 +242,8 @@ static void check_result(struct json_object *result, const char *workload,
     assert_int_equal(number(result, "failed_allocs"), 0);
     assert_int_equal(number(result, "setup_failed_allocs"), 0);
     double seconds = json_object_get_double(field(result, "seconds"));
-    assert_true(seconds >= 0.05 && seconds < 10);
+    /* From the first worker's start, which on a busy machine comes late. */
+    assert_true(seconds > 0 && seconds < 60);
     double rate = json_object_get_double(field(result, "ops_per_s"));
     assert_true(rate * seconds > 0.999 * (double)ops &&
                 rate * seconds < 1.001 * (double)ops);
