@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY, Project
+from project import REPOSITORY, Project
 from suite.allocators import discover
 from suite.errors import BadInput
 from suite.workloads import discover_workloads, parse_size, select_workloads

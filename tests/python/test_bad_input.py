@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Project
+from project import Project
 from test_commands import assert_one_paragraph
 
 INSPECT_ERRORS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY, Project
+from project import REPOSITORY, Project
 from suite.allocators import Allocator, discover
 from suite.build import find_build, install
 from suite.errors import BadInput, EnvironmentMissing

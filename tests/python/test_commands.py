@@ -14,7 +14,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from conftest import Project
+from project import Project
 
 
 def assert_one_paragraph(stderr: str) -> str:

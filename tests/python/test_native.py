@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import REPOSITORY, Project
+from project import REPOSITORY, Project
 from suite.workloads import discover_workloads
 
 pytestmark = pytest.mark.native

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return Library(target)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_cpu() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def one_cpu() -> Iterator[None]:
     """Stay on one CPU: which magazine serves an object depends on it, and replays must not."""
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
