@@ -48,7 +48,7 @@ TOP_KEYS = frozenset(
     {
         "schema", "name", "summary", "homepage", "licence", "kind", "consistency",
         "adapter", "debian", "environment", "preload", "options", "fill_tolerance",
-        "variants",
+        "known_findings", "variants",
     }
 )  # fmt: skip
 ADAPTER_KEYS = frozenset({"sources", "pkgconfig", "link", "uses", "library"})

@@ -108,6 +108,18 @@ class DebianFile(_File):
     run: list[str] = Field(default_factory=list)
 
 
+class KnownFinding(_File):
+    """A failure that is understood well enough to be reproduced without us.
+
+    The tables show it like any other; only the exit code of `bench`, whose
+    business is measuring, no longer depends on it.
+    """
+
+    document: str
+    fault: str
+    verdicts: list[str]
+
+
 class AllocatorFile(_File):
     """What an `allocator.yaml` says."""
 
@@ -126,6 +138,7 @@ class AllocatorFile(_File):
     options: dict[OptionKey, OptionValue] = Field(default_factory=dict)
     fill_tolerance: float | None = Field(default=None, ge=0, lt=1)
     """Share of the fill baseline that may be missing after recovery and drain."""
+    known_findings: list[KnownFinding] = Field(default_factory=list)
     variants: list[VariantFile] = Field(default_factory=list)
 
 

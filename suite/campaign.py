@@ -171,8 +171,11 @@ class Campaign:
         )
 
     def _open(self, allocator: Allocator, min_heap: int) -> _Tally:
+        known = next((of for of in allocator.file.known_findings if of.fault == FAULT), None)
         verdict = Verdict(
             allocator=allocator.name,
+            known_finding=known.document if known else None,
+            known_kinds=known.verdicts if known else [],
             fault=FAULT,
             cases=0,
             states=0,

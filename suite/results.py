@@ -183,6 +183,15 @@ class Verdict(_Model):
     stopped_early: bool = False
     """The campaign gave up on this allocator after --max-failures failures."""
     failures: list[CaseSummary] = Field(default_factory=list)
+    known_finding: str | None = None
+    """The document on a known failure of this allocator under this fault."""
+    known_kinds: list[str] = Field(default_factory=list)
+    """The kinds of failure that the document explains."""
+
+    @property
+    def unexplained(self) -> int:
+        """Failures of a kind that no known finding explains."""
+        return sum(count for kind, count in self.by_kind.items() if kind not in self.known_kinds)
 
 
 class Run(_Model):

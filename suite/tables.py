@@ -14,7 +14,16 @@ from rich.text import Text
 from suite.results import Run, Verdict
 from suite.summary import CostRow, Summary, ThroughputRow
 
-__all__ = ["Grid", "cost_grid", "draw", "survival_grid", "throughput_grid", "to_csv", "to_markdown"]
+__all__ = [
+    "Grid",
+    "cost_grid",
+    "draw",
+    "survival_cells",
+    "survival_grid",
+    "throughput_grid",
+    "to_csv",
+    "to_markdown",
+]
 
 ERROR_WIDTH = 60
 REMARKS = "remarks"
@@ -147,7 +156,7 @@ def survival_grid(run: Run) -> Grid:
     return Grid(
         title="Survival",
         columns=["allocator", "fault", "result", "cases", "passed", "failed", "states", REMARKS],
-        rows=[_survival_cells(verdict) for verdict in run.verdicts],
+        rows=[survival_cells(verdict) for verdict in run.verdicts],
         left=3,
         strong={i for i, v in enumerate(run.verdicts) if v.cases and not v.failed and not v.errors},
         alarming={i for i, v in enumerate(run.verdicts) if v.failed or v.errors or not v.cases},
@@ -156,7 +165,8 @@ def survival_grid(run: Run) -> Grid:
     )
 
 
-def _survival_cells(verdict: Verdict) -> list[str]:
+def survival_cells(verdict: Verdict) -> list[str]:
+    """One row of the survival table."""
     if verdict.failed:
         result = "FAILED"
     elif not verdict.cases:
@@ -166,6 +176,9 @@ def _survival_cells(verdict: Verdict) -> list[str]:
     remarks = [f"{kind} {count}" for kind, count in sorted(verdict.by_kind.items())]
     if verdict.cases_dir:
         remarks.append(f"see {verdict.cases_dir}/")
+    if verdict.failed and verdict.known_finding:
+        what = "known" if not verdict.unexplained else "partly known"
+        remarks.append(f"{what}: {verdict.known_finding}")
     if verdict.stopped_early and verdict.planned:
         remarks.append(f"stopped early, {verdict.planned} were planned")
     if verdict.errors:

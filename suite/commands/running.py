@@ -20,7 +20,7 @@ from suite.report import show
 from suite.results import SCHEMA, Run, RunFolder
 from suite.session import Session, say
 
-__all__ = ["recorded", "verdict_of_run"]
+__all__ = ["problem_of", "recorded", "verdict_of_run"]
 
 
 @contextlib.contextmanager
@@ -70,31 +70,36 @@ def verdict_of_run(
         print_json(run.document())
     else:
         show(run, folder.path, baseline)
-    problem = _problem(folder, incorrect, every_case_counts=every_case_counts)
+    problem = problem_of(run, folder.path, incorrect, every_case_counts=every_case_counts)
     if problem is None:
         return 0
     say(f"nvcrucible: {problem}")
     return problem.exit_code
 
 
-def _problem(
-    folder: RunFolder, incorrect: Sequence[str], *, every_case_counts: bool
+def problem_of(
+    run: Run, path: Path, incorrect: Sequence[str], *, every_case_counts: bool
 ) -> CrucibleError | None:
-    run = folder.run
-    failed = [verdict for verdict in run.verdicts if verdict.failed]
+    """What the run's outcome is called; None if all is well."""
+    # A campaign answers for every failure, a bench for those that are news.
+    failed = [
+        verdict
+        for verdict in run.verdicts
+        if (verdict.failed if every_case_counts else verdict.unexplained)
+    ]
     if run.interrupted:
         return Interrupted(
-            f"Interrupted. Every job has been ended; {_amount(run)} so far are kept in {folder.path}. "
-            f"`nvcrucible report {folder.path}` shows them again."
+            f"Interrupted. Every job has been ended; {_amount(run)} so far are kept in {path}. "
+            f"`nvcrucible report {path}` shows them again."
         )
     if failed or incorrect:
-        return CorrectnessFailure(_failure_text(folder, incorrect))
+        return CorrectnessFailure(_failure_text(run, path, incorrect))
     judged = sum(verdict.cases for verdict in run.verdicts)
     measured = sum(1 for sample in run.samples if sample.accepted and sample.error is None)
     if not judged and not measured:
         return NothingMeasured(
             f"Nothing was measured: {_first_error(run)}. Expected at least one sample or case. "
-            f"`nvcrucible doctor` examines this machine; {folder.path}/run.json has every error."
+            f"`nvcrucible doctor` examines this machine; {path}/run.json has every error."
         )
     unjudged = [verdict for verdict in run.verdicts if verdict.errors or not verdict.cases]
     if every_case_counts and unjudged:
@@ -122,9 +127,9 @@ def _first_error(run: Run) -> str:
     return errors[0].rstrip(".") if errors else "no allocator was left to run"
 
 
-def _failure_text(folder: RunFolder, incorrect: Sequence[str]) -> str:
+def _failure_text(run: Run, path: Path, incorrect: Sequence[str]) -> str:
     parts = []
-    for verdict in folder.run.verdicts:
+    for verdict in run.verdicts:
         if not verdict.failed:
             continue
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(verdict.by_kind.items()))
@@ -132,7 +137,7 @@ def _failure_text(folder: RunFolder, incorrect: Sequence[str]) -> str:
         text = f"{verdict.allocator} broke the recovery contract in {counts}."
         kept = next((case for case in verdict.failures if case.path), None)
         if kept is not None:
-            text += f" Replay one: nvcrucible replay {folder.path}/{kept.path}"
+            text += f" Replay one: nvcrucible replay {path}/{kept.path}"
         parts.append(text)
     parts += [f"The driver caught a wrong answer in {found}." for found in incorrect[:3]]
     return "\n".join(parts)

@@ -50,13 +50,16 @@ def test_a_real_bench(native: Project) -> None:
         else:
             assert metrics["ops_per_s"] > 1000
             assert 0 < metrics["p50_ns"] <= metrics["p99_ns"] <= metrics["max_ns"]
-    assert [verdict["passed"] for verdict in document["verdicts"]] == [2, 2]
+    passed = {verdict["allocator"]: verdict["passed"] for verdict in document["verdicts"]}
+    assert passed["nvmalloc"] == 2
+    assert "pmdk" in passed  # it may fail: docs/findings/pmdk-reopen-corruption
     assert document["environment"]["calibration"]["flush_fence_ns"] > 0
 
 
 def test_a_real_campaign(native: Project) -> None:
     result = native.run(
-        "fault", "-a", "nvmalloc,pmdk", "-f", "sigkill", "--cases", "8", "-n", "2",
+        "fault", "-a", "nvmalloc,good-minimal", "--allocator-path",
+        str(REPOSITORY / "tests" / "known_bad" / "good-minimal"), "-f", "sigkill", "--cases", "8", "-n", "2",
         "--runner", "local", "--out", native.results, "--seed", "3", "--json", timeout=300,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr + result.stdout
