@@ -13,7 +13,6 @@ Only the main thread touches results; workers run one job each and return.
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -21,21 +20,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suite.allocators import Allocator
+from suite.case_parameters import FAULT, CaseParameters, case_parameters
 from suite.cases import CaseStore
 from suite.driver import Answer, Driver, Work
 from suite.errors import EnvironmentMissing
-from suite.plan import derive_seed
 from suite.progress import ProgressView
 from suite.results import CaseSummary, Verdict
 
-__all__ = ["Campaign", "CampaignSettings", "CaseParameters", "case_parameters", "largest_heap"]
+__all__ = ["Campaign", "CampaignSettings", "require_persistent"]
 
-MIB = 1 << 20
-FAULT = "sigkill"
-HEAP_SIZES = (16 * MIB, 32 * MIB, 64 * MIB)
-SLOTS = (64, 256, 1024)
-THREADS = (1, 2, 4)
-GENERATIONS = (3, 4, 6)
 HISTORY_TIMEOUT_FACTOR = 4.0
 FILL_TIMEOUT_S = 120.0
 DEFAULT_FILL_TOLERANCE = 0.02
@@ -59,38 +52,6 @@ class CampaignSettings:
     """A recovery that takes longer is a hang."""
     max_failures: int
     """Give up on an allocator after so many failures; 0: never."""
-
-
-@dataclass(frozen=True)
-class CaseParameters:
-    """What one case does; a function of the seed and the number only."""
-
-    number: int
-    seed: int
-    heap_bytes: int
-    slots: int
-    threads: int
-    generations: int
-
-
-def case_parameters(seed: int, allocator: str, number: int, min_heap: int = 0) -> CaseParameters:
-    """The case of that number."""
-    own = derive_seed(seed, FAULT, allocator, number)
-    draw = random.Random(own)  # noqa: S311 - repeatable, not secret
-    sizes = [size for size in HEAP_SIZES if size >= min_heap] or [min_heap]
-    return CaseParameters(
-        number=number,
-        seed=own,
-        heap_bytes=draw.choice(sizes),
-        slots=draw.choice(SLOTS),
-        threads=draw.choice(THREADS),
-        generations=draw.choice(GENERATIONS),
-    )
-
-
-def largest_heap(min_heap: int = 0) -> int:
-    """The biggest heap that a case makes."""
-    return max(*HEAP_SIZES, min_heap)
 
 
 @dataclass

@@ -19,17 +19,15 @@ import shutil
 import threading
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from suite.allocators import Allocator
+from suite.case_parameters import CaseParameters
 from suite.driver import Answer, Driver, Work
 from suite.errors import BadInput
 from suite.results import CaseSummary
-
-if TYPE_CHECKING:
-    from suite.campaign import CaseParameters
 
 __all__ = ["CaseFile", "CaseStore", "load_case", "replay_case"]
 

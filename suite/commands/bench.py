@@ -10,7 +10,8 @@ from pathlib import Path
 
 from suite.allocators import Allocator, discover
 from suite.bench import Bench, BenchSettings
-from suite.campaign import Campaign, CampaignSettings, largest_heap
+from suite.campaign import Campaign, CampaignSettings
+from suite.case_parameters import largest_heap
 from suite.cases import CaseStore
 from suite.commands.options import (
     positive,

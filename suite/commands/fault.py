@@ -9,13 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.allocators import discover
-from suite.campaign import (
-    FAULT,
-    Campaign,
-    CampaignSettings,
-    largest_heap,
-    require_persistent,
-)
+from suite.campaign import Campaign, CampaignSettings, require_persistent
+from suite.case_parameters import FAULT, largest_heap
 from suite.cases import CaseStore
 from suite.commands.options import (
     positive,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from project import Project
-from suite.campaign import case_parameters, largest_heap
+from suite.case_parameters import case_parameters, largest_heap
 from suite.cases import load_case
 from suite.errors import BadInput
 
