@@ -41,7 +41,7 @@ static int heap_new(struct nvm_heap **heap)
     return 0;
 }
 
-static void place_media(struct nvm_heap *heap)
+void nvm_heap_place_media(struct nvm_heap *heap)
 {
     heap->salt = nvm_super_salt(&heap->super);
     heap->chunks = nvm_heap_at(heap, heap->super.chunk_offset);
@@ -212,7 +212,7 @@ int nvm_create(const char *path, size_t size, nvm_heap **out)
     else
         error = nvm_region_create(path, size, &heap->region);
     if (error == 0) {
-        place_media(heap);
+        nvm_heap_place_media(heap);
         format(heap);
         error = nvm_heap_build(heap, 1, 0, 0);
         if (error == 0)
@@ -234,7 +234,7 @@ static int open_mapped(struct nvm_heap *heap)
     int error = nvm_super_read(&heap->region, &heap->super);
     if (error != 0)
         return error;
-    place_media(heap);
+    nvm_heap_place_media(heap);
     bool clean = heap->super.flags & NVM_SUPER_CLEAN;
     if (clean) {
         error = nvm_watermark_read(heap, &recovery);

@@ -132,6 +132,9 @@ static inline void nvm_unit_set(struct nvm_heap *heap, uint32_t first, uint32_t 
         __atomic_store_n(&heap->units[first + i], value, __ATOMIC_RELEASE);
 }
 
+/* Finds the areas of a mapped heap, and its salt, from its superblock. */
+void nvm_heap_place_media(struct nvm_heap *heap);
+
 /* Derives all DRAM state from media; the log must have been replayed. */
 int nvm_heap_build(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
                    unsigned next_copy);

@@ -211,10 +211,7 @@ int main(int argc, char **argv)
     error = nvm_super_read(&heap->region, &heap->super);
     if (error != 0)
         return fail(argv[1], error);
-    heap->salt = nvm_super_salt(&heap->super);
-    heap->chunks = nvm_heap_at(heap, heap->super.chunk_offset);
-    heap->bitmaps = nvm_heap_at(heap, heap->super.bitmap_offset);
-    heap->data_bytes = heap->super.units << NVM_UNIT_SHIFT;
+    nvm_heap_place_media(heap);
     view.map = malloc(heap->super.units + 1);
     if (view.map == NULL)
         return fail(argv[1], ENOMEM);
