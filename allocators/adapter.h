@@ -170,6 +170,27 @@ struct nvc_adapter {
        have to search for the usable size, which a program that just allocated
        does not ask for.  NULL: read() is as cheap. */
     void *(*address)(struct nvc_heap *heap, const void *slot);
+
+    /* Operations that not every allocator has: NULL where there is none.  Each
+       is durable and atomic as alloc_to() is. */
+
+    /* Gives the block of a non-empty slot at least size bytes (> 0), perhaps
+       elsewhere; its first min(old, new usable) bytes keep their content,
+       durably.  On failure nothing has changed. */
+    int (*realloc_to)(struct nvc_heap *heap, void *slot, size_t size);
+    /* The empty slot `to` takes over the block of `from`, which is then empty. */
+    int (*move_to)(struct nvc_heap *heap, void *from, void *to);
+    /* alloc_to() for count <= 8 different empty slots: all or none. */
+    int (*alloc_group)(struct nvc_heap *heap, void *const slots[], const size_t sizes[],
+                       size_t count);
+
+    /* open() on a heap image that is in memory already, for the power-fail
+       laboratory, which checks many images a second: base (page-aligned) holds
+       size bytes, as the file would.  detach() forgets all state in DRAM and
+       leaves the image as it is; nothing is closed or unmapped.  Both or NULL. */
+    int (*attach)(void *base, size_t size, const struct nvc_options *options,
+                  struct nvc_heap **heap);
+    void (*detach)(struct nvc_heap *heap);
 };
 
 /* The one symbol that an adapter exports. */
