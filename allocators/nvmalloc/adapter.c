@@ -3,11 +3,17 @@
  * adapter.c - nvmalloc under the allocator contract (adapter.h).
  *
  * A slot is an nvm_ref.  The slot table is the root block: a header that says
- * how many slots there are, then the slots.
+ * how many slots there are, then the slots.  With the option slots=dram it
+ * lies in DRAM, and nothing survives: what an allocation of a GC heap costs a
+ * program that keeps its pointers there.
+ *
+ * Options (allocator.yaml): mode=owned|strict|gc, slots=heap|dram,
+ * grow=yes|no (the file grows to `size` as it fills, or is allocated at once).
  */
 #include "adapter.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,29 +28,61 @@ struct slot_table {
 struct nvc_heap {
     nvm_heap *heap;
     struct slot_table *table;
+    bool in_dram; /* the table */
+    bool gc;      /* and slots are filled by plain stores */
 };
 
-static int wrap(nvm_heap *heap, size_t slots, struct nvc_heap **out)
+/* Whether the options hold key=value; missing options are the defaults. */
+static bool chosen(const struct nvc_options *options, const char *pair)
 {
-    struct nvc_heap *wrapped = malloc(sizeof(*wrapped));
-    /* At open the count is not known yet: the root's header has it. */
+    size_t length = strlen(pair);
+    for (const char *at = options->extra; at != NULL && *at != '\0';) {
+        if (strncmp(at, pair, length) == 0 && (at[length] == ',' || at[length] == '\0'))
+            return true;
+        at = strchr(at, ',');
+        at += at != NULL;
+    }
+    return false;
+}
+
+/* Bytes of a table of `slots`; SIZE_MAX if there can be none. */
+static size_t table_bytes(size_t slots)
+{
     size_t bytes;
     if (__builtin_mul_overflow(slots, sizeof(nvm_ref), &bytes) ||
         __builtin_add_overflow(bytes, sizeof(struct slot_table), &bytes))
-        bytes = SIZE_MAX;
-    struct slot_table *table = nvm_root(heap, bytes);
-    if (wrapped == NULL || table == NULL) {
-        int error = table == NULL ? errno : ENOMEM;
+        return SIZE_MAX;
+    return bytes;
+}
+
+/* slots: 0 at open, when the root's header has the count. */
+static int find_table(struct nvc_heap *wrapped, size_t slots)
+{
+    size_t bytes = table_bytes(slots);
+    wrapped->table = wrapped->in_dram ? calloc(1, bytes) : nvm_root(wrapped->heap, bytes);
+    if (wrapped->table == NULL)
+        return errno;
+    if (slots != 0) {
+        wrapped->table->count = slots;
+        if (!wrapped->in_dram)
+            nvm_persist(wrapped->heap, wrapped->table, sizeof(*wrapped->table));
+    }
+    return 0;
+}
+
+static int wrap(nvm_heap *heap, const struct nvc_options *options, struct nvc_heap **out)
+{
+    struct nvc_heap *wrapped = calloc(1, sizeof(*wrapped));
+    if (wrapped == NULL)
+        return ENOMEM;
+    wrapped->heap = heap;
+    wrapped->in_dram = chosen(options, "slots=dram");
+    wrapped->gc = wrapped->in_dram && chosen(options, "mode=gc");
+    int error = find_table(wrapped, options->slots);
+    if (error != 0) {
         free(wrapped);
-        nvm_close(heap);
         return error;
     }
-    if (slots != 0) {
-        table->count = slots;
-        nvm_persist(heap, table, sizeof(*table));
-    }
-    wrapped->heap = heap;
-    wrapped->table = table;
     *out = wrapped;
     return 0;
 }
@@ -53,28 +91,61 @@ static int adapter_create(const char *path, const struct nvc_options *options,
                           struct nvc_heap **out)
 {
     nvm_heap *heap;
-    int error = nvm_create(path, options->size, &heap);
+    struct nvm_options how = {.size = options->size, .max_size = options->size};
+    if (chosen(options, "mode=strict"))
+        how.mode = NVM_LOG_STRICT;
+    else if (chosen(options, "mode=gc"))
+        how.mode = NVM_GC;
+    if (chosen(options, "grow=yes"))
+        how.size = 0;
+    int error = nvm_create_with(path, &how, &heap);
     if (error != 0)
         return error;
-    error = wrap(heap, options->slots, out);
-    if (error != 0)
+    error = wrap(heap, options, out);
+    if (error != 0) {
+        nvm_close(heap);
         unlink(path); /* ours, and without a slot table no use to anybody */
+    }
     return error;
 }
 
 static int adapter_open(const char *path, const struct nvc_options *options,
                         struct nvc_heap **out)
 {
-    (void)options;
     nvm_heap *heap;
     int error = nvm_open(path, &heap);
-    return error != 0 ? error : wrap(heap, 0, out);
+    if (error == 0 && (error = wrap(heap, options, out)) != 0)
+        nvm_close(heap);
+    return error;
+}
+
+static int adapter_attach(void *base, size_t size, const struct nvc_options *options,
+                          struct nvc_heap **out)
+{
+    nvm_heap *heap;
+    int error = nvm_attach(base, size, NULL, &heap);
+    if (error == 0 && (error = wrap(heap, options, out)) != 0)
+        nvm_detach(heap);
+    return error;
+}
+
+static void unwrap(struct nvc_heap *heap)
+{
+    if (heap->in_dram)
+        free(heap->table);
+    free(heap);
+}
+
+static void adapter_detach(struct nvc_heap *heap)
+{
+    nvm_detach(heap->heap);
+    unwrap(heap);
 }
 
 static int adapter_close(struct nvc_heap *heap)
 {
     int error = nvm_close(heap->heap);
-    free(heap);
+    unwrap(heap);
     return error;
 }
 
@@ -98,19 +169,76 @@ static struct nvc_block adapter_range(struct nvc_heap *heap)
 
 static int adapter_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
 {
-    /* nvm_malloc_to() serves size 0; the contract does not. */
-    return size == 0 ? EINVAL : nvm_malloc_to(heap->heap, slot, size);
+    nvm_ref *ref = slot;
+    if (size == 0) /* nvm_malloc_to() serves it; the contract does not */
+        return EINVAL;
+    if (!heap->gc)
+        return nvm_malloc_to(heap->heap, slot, size);
+    if (*ref != 0)
+        return EINVAL;
+    void *block = nvm_malloc(heap->heap, size);
+    if (block == NULL)
+        return errno;
+    *ref = nvm_off(heap->heap, block);
+    return 0;
 }
 
 static int adapter_free_from(struct nvc_heap *heap, void *slot)
 {
-    return nvm_free_from(heap->heap, slot);
+    nvm_ref *ref = slot;
+    if (!heap->gc)
+        return nvm_free_from(heap->heap, slot);
+    if (*ref == 0)
+        return EINVAL;
+    int error = nvm_free(heap->heap, nvm_ptr(heap->heap, *ref));
+    if (error == 0)
+        *ref = 0;
+    return error;
+}
+
+static int adapter_realloc_to(struct nvc_heap *heap, void *slot, size_t size)
+{
+    if (size == 0 || *(nvm_ref *)slot == 0)
+        return EINVAL;
+    return heap->in_dram ? ENOTSUP : nvm_realloc_to(heap->heap, slot, size);
+}
+
+static int adapter_move_to(struct nvc_heap *heap, void *from, void *to)
+{
+    return heap->in_dram ? ENOTSUP : nvm_move_to(heap->heap, from, to);
+}
+
+static int adapter_alloc_group(struct nvc_heap *heap, void *const slots[],
+                               const size_t sizes[], size_t count)
+{
+    struct nvm_action actions[8];
+    size_t reserved = 0;
+    int error = count > 8 ? EINVAL : 0;
+    for (; error == 0 && reserved < count; reserved++) {
+        nvm_ref ref = sizes[reserved] == 0 ? 0 : nvm_reserve(heap->heap, sizes[reserved]);
+        if (ref == 0) {
+            error = sizes[reserved] == 0 ? EINVAL : errno;
+            break;
+        }
+        actions[reserved] = (struct nvm_action){
+            .kind = NVM_ACT_ALLOC, .slot = slots[reserved], .ref = ref};
+    }
+    if (error == 0)
+        error = nvm_publish(heap->heap, actions, count);
+    for (size_t i = 0; error != 0 && i < reserved; i++)
+        nvm_cancel(heap->heap, actions[i].ref);
+    return error;
 }
 
 static struct nvc_block adapter_read(struct nvc_heap *heap, const void *slot)
 {
     nvm_ref ref = *(const nvm_ref *)slot;
     return (struct nvc_block){nvm_ptr(heap->heap, ref), nvm_usable_size(heap->heap, ref)};
+}
+
+static void *adapter_address(struct nvc_heap *heap, const void *slot)
+{
+    return nvm_ptr(heap->heap, *(const nvm_ref *)slot);
 }
 
 static void adapter_persist(struct nvc_heap *heap, const void *address, size_t length)
@@ -197,6 +325,12 @@ static const struct nvc_adapter adapter = {
     .stats = adapter_stats,
     .observe = adapter_observe,
     .last_error = nvm_error,
+    .address = adapter_address,
+    .realloc_to = adapter_realloc_to,
+    .move_to = adapter_move_to,
+    .alloc_group = adapter_alloc_group,
+    .attach = adapter_attach,
+    .detach = adapter_detach,
 };
 
 __attribute__((visibility("default"))) nvc_adapter_get_fn nvc_adapter_get;

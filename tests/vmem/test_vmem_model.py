@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from vmem_binding import Arena, Flag, Library, Segment, Type
-from vmem_driver import POLICIES, Level, Tree, random_request, run_batch
+from vmem_driver import CONSTRAINTS, POLICIES, Level, Tree, random_request, run_batch
 from vmem_model import Request, lowest_place
 
 OPERATIONS = int(os.environ.get("NVM_VMEM_OPERATIONS", "200000"))
@@ -49,7 +49,7 @@ def test_model_places_like_its_definition(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"quantum{1 << s[0]}x{s[1]}")
-@pytest.mark.parametrize("mix", MIXES, ids=["instant", "best", "first", "next", "all"])
+@pytest.mark.parametrize("mix", MIXES, ids=["instant", "best", "first", "next", "ordered", "all"])
 def test_long_runs(library: Library, mix: tuple[Flag, ...], shape: tuple[int, int]) -> None:
     share = -(-OPERATIONS // (len(MIXES) * len(SHAPES)))
     tree = Tree(library, *shape)
@@ -61,6 +61,17 @@ def test_long_runs(library: Library, mix: tuple[Flag, ...], shape: tuple[int, in
             tree.drain()
     tree.drain()
     run_batch(tree, seed, 300, mix)
+    assert tree.operations >= share
+    # Every policy has met every constraint, with room and without.
+    coverage = tree.coverage
+    rare = {
+        (repr(policy), constraint, succeeded)
+        for policy in mix
+        for constraint in CONSTRAINTS
+        for succeeded in (True, False)
+        if coverage[policy, constraint, succeeded] < share // (400 * len(mix))
+    }
+    assert not rare, f"too seldom in {tree.operations} operations: {sorted(map(str, rare))}"
     tree.destroy()
 
 
@@ -98,6 +109,14 @@ class VmemMachine(RuleBasedStateMachine):
     @rule(size=st.integers(1, 30))
     def add_span(self, size: int) -> None:
         self.tree.add_span(size)
+
+    @rule(size=st.integers(1, 30))
+    def extend_span(self, size: int) -> None:
+        self.tree.extend_span(size)
+
+    @rule(index=st.integers(0, 2))
+    def trim(self, index: int) -> None:
+        self.level(index).trim()
 
     @rule(mtbf=st.sampled_from([0, 1, 2, 10]), seed=st.integers(0, 2**64 - 1))
     def induce_failures(self, mtbf: int, seed: int) -> None:

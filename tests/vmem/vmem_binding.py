@@ -19,6 +19,7 @@ class Flag(IntFlag):
     BESTFIT = 0x0100
     FIRSTFIT = 0x0200
     NEXTFIT = 0x0400
+    POPULATOR = 0x10000
     IDENTIFIER = 0x40000
 
 
@@ -79,6 +80,10 @@ class Library:
             "vmem_xalloc": (ptr, [ptr, size, size, size, size, ptr, ptr, c_int]),
             "vmem_xfree": (None, [ptr, ptr, size]),
             "vmem_add": (ptr, [ptr, ptr, size, c_int]),
+            "vmem_extend": (ptr, [ptr, ptr, size, c_int]),
+            "vmem_trim": (size, [ptr]),
+            "vmem_dump_fd": (c_int, [c_int, c_int]),
+            "vmem_id": (c_uint32, [ptr]),
             "vmem_contains": (c_bool, [ptr, ptr, size]),
             "vmem_walk": (None, [ptr, c_int, _WALKER, ptr]),
             "vmem_size": (size, [ptr, c_int]),
@@ -93,6 +98,7 @@ class Library:
             function.restype = restype
             function.argtypes = argtypes
         self.c = lib
+        self.walker = _WALKER
         self.alloc_function = ctypes.cast(lib.vmem_alloc, c_void_p)
         self.free_function = ctypes.cast(lib.vmem_free, c_void_p)
 
@@ -169,6 +175,17 @@ class Arena:
     def add(self, span: Segment) -> None:
         if self._c.vmem_add(self.handle, span.start, span.size, Flag.NOSLEEP) is None:
             raise OSError(ctypes.get_errno(), f"vmem_add({span})")
+
+    def extend(self, span: Segment) -> None:
+        if self._c.vmem_extend(self.handle, span.start, span.size, Flag.NOSLEEP) is None:
+            raise OSError(ctypes.get_errno(), f"vmem_extend({span})")
+
+    def trim(self) -> int:
+        return int(self._c.vmem_trim(self.handle))
+
+    @property
+    def id(self) -> int:
+        return int(self._c.vmem_id(self.handle))
 
     def contains(self, address: int, size: int) -> bool:
         return bool(self._c.vmem_contains(self.handle, address, size))

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from vmem_binding import Arena, Flag, Library, Segment, Type
 from vmem_model import ArenaModel, Request, import_size, lowest_place
 
-__all__ = ["POLICIES", "Level", "Piece", "Tree", "run_batch"]
+__all__ = ["CONSTRAINTS", "POLICIES", "Level", "Piece", "Tree", "run_batch"]
 
-POLICIES = (Flag.SLEEP, Flag.BESTFIT, Flag.FIRSTFIT, Flag.NEXTFIT)
+ORDERED = Flag.BESTFIT | Flag.FIRSTFIT
+POLICIES = (Flag.SLEEP, Flag.BESTFIT, Flag.FIRSTFIT, Flag.NEXTFIT, ORDERED)
 _MASK = (1 << 64) - 1
 
 
@@ -50,6 +52,8 @@ class Level:
             self.model.add_span(span)
         self.source = source
         self.pieces: list[Piece] = []
+        self.coverage: Counter[tuple[Flag, str, bool]] = Counter()
+        """How often which policy met which constraint, and whether that succeeded."""
         self._mtbf = 0
         self._failures = Splitmix(0)
 
@@ -102,10 +106,15 @@ class Level:
     def settle(self, request: Request, policy: Flag, address: int | None) -> None:
         """Was that the right answer? Then do the same to the model."""
         right = self.model.permitted(request, policy)
+        self.coverage.update(
+            (policy, constraint, address is not None)
+            for constraint in constraints(request, self.model)
+        )
         if address is None:
             assert not right, f"NULL although {request} fits at {sorted(right)}"
             assert not self.model.can_import(request), f"NULL although {request} can be imported"
             self.count_failure(request)
+            self.check_failed()
             return
         assert request.allows(address), f"{address:#x} violates {request}"
         if right:
@@ -134,6 +143,13 @@ class Level:
             size = import_size(request, self.model.quantum, self.source.model.quantum)
             self.source.count_failure(self.source.request(size))
 
+    def check_failed(self) -> None:
+        """A failed operation has changed counters only, here and in the sources it asked."""
+        level: Level | None = self
+        while level is not None:
+            level.check()
+            level = level.source
+
     def free(self, index: int) -> None:
         piece = self.pieces[index]
         self.pieces[index] = self.pieces[-1]
@@ -143,6 +159,10 @@ class Level:
         else:
             self.arena.free(piece.address, piece.size)
         self.model.release(piece.address)
+
+    def trim(self) -> None:
+        """Give back what is free in imports: exactly that, and nothing else changes."""
+        assert self.arena.trim() == self.model.trim()
 
     def check(self) -> None:
         """Everything that can be observed equals the model."""
@@ -168,8 +188,11 @@ class Level:
         }
         counters = arena.counters()
         assert {name: counters.value(name) for name in expected} == expected
-        if model.source is not None:
-            assert set(imported) <= set(model.source.allocated), "imports = allocations there"
+        if model.source is not None and self.source is not None:
+            own = [Segment(p.address, model.source.round(p.size)) for p in self.source.pieces]
+            assert sorted([*own, *imported]) == model.source.allocated_by_address, (
+                "a source's allocations are its customers' pieces and the child's imports"
+            )
 
 
 class Tree:
@@ -188,12 +211,23 @@ class Tree:
         self.operations = 0
         self._added = 0
 
+    @property
+    def coverage(self) -> Counter[tuple[Flag, str, bool]]:
+        return sum((level.coverage for level in self.levels), Counter())
+
     def add_span(self, size: int) -> None:
         quantum = self.leaf.model.quantum
         self._added += 1
         span = Segment((1 << 41) + self._added * (1 << 30), size * quantum)
         self.leaf.arena.add(span)
         self.leaf.model.add_span(span)
+
+    def extend_span(self, size: int) -> None:
+        """The first added span of the leaf grows."""
+        own = next(span for span in self.leaf.model.spans if not span.imported)
+        more = Segment(own.end, size * self.leaf.model.quantum)
+        self.leaf.arena.extend(more)
+        self.leaf.model.extend_span(more)
 
     def check(self) -> None:
         for level in self.levels:
@@ -216,6 +250,21 @@ class Tree:
             if level.source is not None:
                 for segment in level.model.imported:
                     level.source.model.release(segment.start)
+
+
+CONSTRAINTS = ("none", "align", "phase", "nocross", "min", "max")
+
+
+def constraints(request: Request, model: ArenaModel) -> list[str]:
+    """Which constraints a request has, by the names in CONSTRAINTS."""
+    present = {
+        "align": request.align > model.quantum,
+        "phase": request.phase != 0,
+        "nocross": request.nocross != 0,
+        "min": request.minaddr != 0,
+        "max": request.maxaddr != 0,
+    }
+    return [name for name, there in present.items() if there] or ["none"]
 
 
 def random_request(rng: random.Random, level: Level, size: int) -> Request:
@@ -248,10 +297,16 @@ def random_step(rng: random.Random, tree: Tree, policies: tuple[Flag, ...]) -> N
     elif roll < 0.47:
         for _ in range(len(level.pieces) // 2):
             level.free(rng.randrange(len(level.pieces)))
+    elif roll < 0.475:
+        level.trim()
+    elif roll < 0.476:
+        tree.extend_span(rng.randint(1, 10))
     elif len(level.pieces) > 60:
         level.free(rng.randrange(len(level.pieces)))
     else:
         size = rng.randint(1, quantum * rng.choice((1, 2, 4, 8, 8, 20, 60)))
+        if rng.random() < 0.06:  # more than there is, often
+            size = rng.randint(1, 3 * level.model.total + quantum)
         policy = rng.choice(policies)
         if roll < 0.75:
             level.allocate(size, None, policy)

@@ -112,6 +112,10 @@ class ArenaModel:
         return [Segment(s, p.sizes[s]) for p in self.spans for s in p.starts]
 
     @property
+    def allocated_by_address(self) -> list[Segment]:
+        return sorted(self.allocated)
+
+    @property
     def free(self) -> list[Segment]:
         return [segment for span in self.spans for segment in span.free_segments()]
 
@@ -166,11 +170,12 @@ class ArenaModel:
             place = self.next_fit(request)
             assert place is not None
             return {place}
-        if policy & Flag.FIRSTFIT:
-            return {min(place for _, place in feasible)}
         if policy & Flag.BESTFIT:
             least = min(segment.size for segment, _ in feasible)
-            return {place for segment, place in feasible if segment.size == least}
+            smallest = {place for segment, place in feasible if segment.size == least}
+            return {min(smallest)} if policy & Flag.FIRSTFIT else smallest
+        if policy & Flag.FIRSTFIT:
+            return {min(place for _, place in feasible)}
         if not request.bounded and request.nocross == 0:
             # Instant fit: the first power of two at which everything fits, if there is any.
             need = request.size + request.align - self.quantum
@@ -188,6 +193,66 @@ class ArenaModel:
         new = Span(span.start, span.end, imported)
         self.spans.append(new)
         return new
+
+    def extend_span(self, span: Segment) -> None:
+        """What is added grows the added span that ends there, if there is one."""
+        for before in self.spans:
+            if before.end == span.start and not before.imported:
+                before.end = span.end
+                return
+        self.add_span(span)
+
+    def trim(self) -> int:
+        """Every imported span is cut down to its allocated runs, in quanta of the source; what was
+        given back."""
+        given = 0
+        for span in [span for span in self.spans if span.imported]:
+            given += self._trim_span(span)
+        return given
+
+    def _trim_span(self, span: Span) -> int:
+        assert self.source is not None
+        cuts = [
+            Segment(low, high - low)
+            for s in span.free_segments()
+            if (low := self.source.round(s.start))
+            < (high := s.end // self.source.quantum * self.source.quantum)
+        ]
+        if not cuts:
+            return 0
+        edges = [span.start, *(edge for cut in cuts for edge in (cut.start, cut.end)), span.end]
+        runs = [
+            Span(low, high, True, [start for start in span.starts if low <= start < high])
+            for low, high in zip(edges[::2], edges[1::2], strict=True)
+            if low < high
+        ]
+        for run in runs:
+            run.sizes = {start: span.sizes[start] for start in run.starts}
+        self.source.split(span, runs, cuts)
+        index = self.spans.index(span)
+        self.spans[index : index + 1] = runs
+        if self.rotor is not None and self.rotor[0] is span:
+            self.rotor = self._rotor_among(runs, self.spans[index + len(runs) :], self.rotor[1])
+        return sum(cut.size for cut in cuts)
+
+    @staticmethod
+    def _rotor_among(runs: list[Span], following: list[Span], at: int) -> tuple[Span, int] | None:
+        """The rotor's place in what is left of its span, or the first place behind it."""
+        for run in runs:
+            if at <= run.end:
+                return run, max(at, run.start)
+        return (following[0], following[0].start) if following else None
+
+    def split(self, import_: Span, runs: list[Span], cuts: list[Segment]) -> None:
+        """An allocation becomes one for each run; each cut was one too, and is freed."""
+        span = self._span_of(import_.start)
+        span.starts.remove(import_.start)
+        assert span.sizes.pop(import_.start) == import_.end - import_.start
+        for run in runs:
+            bisect.insort(span.starts, run.start)
+            span.sizes[run.start] = run.end - run.start
+        self.allocs += len(runs) + len(cuts) - 1
+        self.frees += len(cuts)
 
     def _span_of(self, address: int) -> Span:
         return next(s for s in self.spans if s.start <= address < s.end)

@@ -64,37 +64,37 @@ typedef struct objcache_stat {
  * (NULL: the heap of vmem_init()). ctor, dtor, reclaim may be NULL; cflags: OBJCACHE_*.
  * NULL with EINVAL or ENOMEM.
  */
-objcache_t *objcache_create(const char *name, size_t size, size_t align,
-                            objcache_ctor_t *ctor, objcache_dtor_t *dtor,
-                            objcache_reclaim_t *reclaim, void *arg, vmem_t *source,
-                            int cflags);
+VMEM_API objcache_t *objcache_create(const char *name, size_t size, size_t align,
+                                     objcache_ctor_t *ctor, objcache_dtor_t *dtor,
+                                     objcache_reclaim_t *reclaim, void *arg,
+                                     vmem_t *source, int cflags);
 
 /*
  * Destroy a cache and return its slabs. Returns how many objects were still in use (their
  * destructors do not run). No other thread may be using it.
  */
-uint64_t objcache_destroy(objcache_t *cp);
+VMEM_API uint64_t objcache_destroy(objcache_t *cp);
 
 /* An object, constructed. vmflag: VM_SLEEP, VM_NOSLEEP (NULL, ENOMEM), VM_PANIC. */
-void *objcache_alloc(objcache_t *cp, int vmflag);
+VMEM_API void *objcache_alloc(objcache_t *cp, int vmflag);
 /* Return an object in its constructed state. */
-void objcache_free(objcache_t *cp, void *obj);
+VMEM_API void objcache_free(objcache_t *cp, void *obj);
 
 /*
  * Reap: ask the owner (reclaim), then return the magazines that the depot did not need
  * since the last objcache_update(). Purge: return all that is unused, per-CPU magazines
  * too. NULL: all caches.
  */
-void objcache_reap(objcache_t *cp);
-void objcache_purge(objcache_t *cp);
+VMEM_API void objcache_reap(objcache_t *cp);
+VMEM_API void objcache_purge(objcache_t *cp);
 
 /*
  * End an interval of measurement: fixes the depot's working set, enlarges the magazines
  * if the depot's lock was contended. NULL: all caches. vmem_update() includes it.
  */
-void objcache_update(objcache_t *cp);
+VMEM_API void objcache_update(objcache_t *cp);
 
-void objcache_stat(objcache_t *cp, objcache_stat_t *st);
+VMEM_API void objcache_stat(objcache_t *cp, objcache_stat_t *st);
 
 #ifdef __cplusplus
 }

@@ -29,7 +29,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
+
+/* On every function of the interface: all else in the libraries stays hidden. */
+#ifndef VMEM_API
+#define VMEM_API __attribute__((visibility("default")))
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -37,7 +41,7 @@ extern "C" {
 
 typedef struct vmem vmem_t;
 
-/* Import from `source` (an arena or whatever the pointer means to the function). */
+/* Import from `source`: an arena, or NULL if the function takes from elsewhere. */
 typedef void *vmem_alloc_t(vmem_t *source, size_t size, int vmflag);
 typedef void vmem_free_t(vmem_t *source, void *addr, size_t size);
 /*
@@ -52,7 +56,7 @@ typedef void *vmem_ximport_t(vmem_t *source, size_t *size, size_t align, int vmf
 #define VM_NOSLEEP 0x0001 /* return NULL, errno = ENOMEM */
 #define VM_PANIC   0x0002 /* abort with a message; implies VM_NOSLEEP */
 /* ...and which of the fitting free segments to take; none of these: instant fit, O(1). */
-#define VM_BESTFIT  0x0100 /* a smallest one */
+#define VM_BESTFIT  0x0100 /* a smallest one; with VM_FIRSTFIT: the lowest of these */
 #define VM_FIRSTFIT 0x0200 /* the lowest possible address */
 #define VM_NEXTFIT  0x0400 /* the first at or after the end of the last VM_NEXTFIT one */
 
@@ -102,10 +106,11 @@ typedef struct vmem_kstat {
  * All arguments NULL or 0: the default heap. Returns the heap arena; NULL and EBUSY if
  * already set up otherwise, EINVAL for impossible arguments.
  */
-vmem_t *vmem_init(const char *parent_name, size_t parent_quantum,
-                  vmem_alloc_t *parent_alloc, vmem_free_t *parent_free,
-                  const char *heap_name, void *heap_start, size_t heap_size,
-                  size_t heap_quantum, vmem_alloc_t *heap_alloc, vmem_free_t *heap_free);
+VMEM_API vmem_t *vmem_init(const char *parent_name, size_t parent_quantum,
+                           vmem_alloc_t *parent_alloc, vmem_free_t *parent_free,
+                           const char *heap_name, void *heap_start, size_t heap_size,
+                           size_t heap_quantum, vmem_alloc_t *heap_alloc,
+                           vmem_free_t *heap_free);
 
 /*
  * Create an arena. [base, base + size) is its first span (size 0: none yet). When it runs
@@ -114,28 +119,28 @@ vmem_t *vmem_init(const char *parent_name, size_t parent_quantum,
  * (at most 16 quanta; 0: none) are served by quantum caches. vmflag: VM_* | VMC_*.
  * Returns NULL with EINVAL or ENOMEM. The caller owns the arena: vmem_destroy().
  */
-vmem_t *vmem_create(const char *name, void *base, size_t size, size_t quantum,
-                    vmem_alloc_t *afunc, vmem_free_t *ffunc, vmem_t *source,
-                    size_t qcache_max, int vmflag);
+VMEM_API vmem_t *vmem_create(const char *name, void *base, size_t size, size_t quantum,
+                             vmem_alloc_t *afunc, vmem_free_t *ffunc, vmem_t *source,
+                             size_t qcache_max, int vmflag);
 /* The same with an import function that knows alignment and may give more than asked. */
-vmem_t *vmem_xcreate(const char *name, void *base, size_t size, size_t quantum,
-                     vmem_ximport_t *afunc, vmem_free_t *ffunc, vmem_t *source,
-                     size_t qcache_max, int vmflag);
+VMEM_API vmem_t *vmem_xcreate(const char *name, void *base, size_t size, size_t quantum,
+                              vmem_ximport_t *afunc, vmem_free_t *ffunc, vmem_t *source,
+                              size_t qcache_max, int vmflag);
 
 /*
  * Destroy an arena: every allocation from it ends, every imported span goes back to its
  * source (a source that is an arena must still exist). Returns what was still allocated,
  * 0 if the caller had freed everything. No other thread may be using the arena.
  */
-size_t vmem_destroy(vmem_t *vmp);
+VMEM_API size_t vmem_destroy(vmem_t *vmp);
 
 /*
  * Allocate `size`, rounded up to the quantum. Sizes up to qcache_max come from the
  * quantum caches, where a policy flag has no meaning; use vmem_xalloc() where it must
  * have. Free with vmem_free() and the same size.
  */
-void *vmem_alloc(vmem_t *vmp, size_t size, int vmflag);
-void vmem_free(vmem_t *vmp, void *addr, size_t size);
+VMEM_API void *vmem_alloc(vmem_t *vmp, size_t size, int vmflag);
+VMEM_API void vmem_free(vmem_t *vmp, void *addr, size_t size);
 
 /*
  * Allocate under constraints, past the quantum caches:
@@ -147,19 +152,36 @@ void vmem_free(vmem_t *vmp, void *addr, size_t size);
  * size; carving a fresh arena at ascending fixed addresses is O(1) a piece with
  * VM_NEXTFIT. Free with vmem_xfree() and the same size.
  */
-void *vmem_xalloc(vmem_t *vmp, size_t size, size_t align, size_t phase, size_t nocross,
-                  void *minaddr, void *maxaddr, int vmflag);
-void vmem_xfree(vmem_t *vmp, void *addr, size_t size);
+VMEM_API void *vmem_xalloc(vmem_t *vmp, size_t size, size_t align, size_t phase,
+                           size_t nocross, void *minaddr, void *maxaddr, int vmflag);
+VMEM_API void vmem_xfree(vmem_t *vmp, void *addr, size_t size);
 
 /*
  * Add the span [addr, addr + size) for good (it is never returned anywhere). Spans don't
- * merge, even if adjacent. Returns addr; NULL with EINVAL (not multiples of the quantum,
- * address 0, wraps around), EEXIST (overlaps a span), ENOMEM.
+ * merge, even if adjacent; vmem_extend() is for that. Returns addr; NULL with EINVAL (not
+ * multiples of the quantum, address 0, wraps around), EEXIST (overlaps a span), ENOMEM.
  */
-void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag);
+VMEM_API void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag);
+
+/*
+ * The same, but if a span that was added (not imported) ends at addr, it grows: what is
+ * free on both sides of addr is then one free segment.
+ */
+VMEM_API void *vmem_extend(vmem_t *vmp, void *addr, size_t size, int vmflag);
+
+/*
+ * Give back to the source arena whatever is free in imported spans, at once: an import
+ * otherwise returns only when it is whole. Each span is cut down to its allocated runs
+ * (rounded to the source's quantum), and the source then has that many smaller
+ * allocations instead of one; its vk_alloc counts them as well. Imports that are no plain
+ * allocation of an arena (source NULL, or a quantum cache's object) stay as they are.
+ * Returns what was given back; less than possible if there is no memory for segment
+ * structures. O(segments of vmp). One trim at a time in a process; others wait.
+ */
+VMEM_API size_t vmem_trim(vmem_t *vmp);
 
 /* Is all of [addr, addr + size) within the arena's spans (allocated or free)? */
-bool vmem_contains(vmem_t *vmp, const void *addr, size_t size);
+VMEM_API bool vmem_contains(vmem_t *vmp, const void *addr, size_t size);
 
 /*
  * Call func(arg, start, size) for every segment of the types in `typemask`, in the
@@ -170,47 +192,47 @@ bool vmem_contains(vmem_t *vmp, const void *addr, size_t size);
  * once at each address.
  */
 typedef void vmem_walker_t(void *arg, void *start, size_t size);
-void vmem_walk(vmem_t *vmp, int typemask, vmem_walker_t *func, void *arg);
+VMEM_API void vmem_walk(vmem_t *vmp, int typemask, vmem_walker_t *func, void *arg);
 
 /* Sum of the segments of the types VMEM_ALLOC, VMEM_FREE, or both (or VMEM_SPAN). O(1).
  */
-size_t vmem_size(vmem_t *vmp, int typemask);
+VMEM_API size_t vmem_size(vmem_t *vmp, int typemask);
 
 /* Make sure that the next operation finds its segment structures; false: ENOMEM. */
-bool vmem_populate(vmem_t *vmp, int vmflag);
+VMEM_API bool vmem_populate(vmem_t *vmp, int vmflag);
 
 /*
  * Maintenance, for one arena or (NULL) all, worth calling every few seconds: rescales the
  * hash tables, measures the working sets of the quantum caches and gives back what they
  * did not need since the last call, resizes magazines, wakes the sleepers to try again.
  */
-void vmem_update(vmem_t *vmp);
+VMEM_API void vmem_update(vmem_t *vmp);
 
 /* Give back everything that the quantum caches of one arena or (NULL) all hold unused. */
-void vmem_reap(vmem_t *vmp);
+VMEM_API void vmem_reap(vmem_t *vmp);
 
 /*
  * Around fork(): vmem_lockup() before, vmem_release() after, in parent and child. Nothing
  * of vmem and of the object caches is then half done in the child. Made for
  * pthread_atfork(vmem_lockup, vmem_release, vmem_release).
  */
-void vmem_lockup(void);
-void vmem_release(void);
+VMEM_API void vmem_lockup(void);
+VMEM_API void vmem_release(void);
 
 /* Names and relations; valid while the arena exists. */
-const char *vmem_name(const vmem_t *vmp);
-uint32_t vmem_id(const vmem_t *vmp);
-size_t vmem_quantum(const vmem_t *vmp);
-vmem_t *vmem_source(const vmem_t *vmp);
+VMEM_API const char *vmem_name(const vmem_t *vmp);
+VMEM_API uint32_t vmem_id(const vmem_t *vmp);
+VMEM_API size_t vmem_quantum(const vmem_t *vmp);
+VMEM_API vmem_t *vmem_source(const vmem_t *vmp);
 
 /* A consistent snapshot of the counters. */
-void vmem_kstat(vmem_t *vmp, vmem_kstat_t *ks);
+VMEM_API void vmem_kstat(vmem_t *vmp, vmem_kstat_t *ks);
 
 /*
  * Let about one in `mtbf` VM_NOSLEEP allocations of the arena fail (1: each; 0: none), in
  * an order that `seed` fixes.
  */
-void vmem_set_mtbf(vmem_t *vmp, uint32_t mtbf, uint64_t seed);
+VMEM_API void vmem_set_mtbf(vmem_t *vmp, uint32_t mtbf, uint64_t seed);
 
 /* One arena in the tree of arenas. */
 typedef struct vmem_info {
@@ -231,15 +253,28 @@ typedef struct vmem_info {
  * included.
  */
 typedef void vmem_visitor_t(const vmem_info_t *info, void *arg);
-void vmem_visit(vmem_visitor_t *func, void *arg);
-/* The same as text: one line an arena, indented by depth. */
-void vmem_dump(FILE *out);
+VMEM_API void vmem_visit(vmem_visitor_t *func, void *arg);
+
+/*
+ * The tree of arenas, handed to `write` piece by piece (`text` is not NUL-terminated).
+ * VMEM_DUMP_TEXT: a heading, then a line an arena, indented under its source.
+ * VMEM_DUMP_JSON: one line, {"arenas":[ARENA,...]}, where an ARENA is {"id","name",
+ * "source":id|null,"quantum","identifier":bool,"populator":bool,"qcache_max",
+ * "hash_buckets","segments_spare","in_use","total","imported", a key for each other
+ * counter of vmem_kstat_t without its vk_, "arenas":[those that import from it]}.
+ */
+#define VMEM_DUMP_TEXT 0
+#define VMEM_DUMP_JSON 1
+typedef void vmem_writer_t(void *arg, const char *text, size_t len);
+VMEM_API void vmem_dump(vmem_writer_t *write, void *arg, int format);
+/* The same to a file descriptor. 0, or the errno value of a write(2) that failed. */
+VMEM_API int vmem_dump_fd(int fd, int format);
 
 /*
  * Check every invariant of the arena (vmem.c, 3). O(segments). Returns true, or false
  * with the broken one described in `why` (NUL-terminated, cut to `len`).
  */
-bool vmem_check(vmem_t *vmp, char *why, size_t len);
+VMEM_API bool vmem_check(vmem_t *vmp, char *why, size_t len);
 
 #ifdef __cplusplus
 }

@@ -1,116 +1,86 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* alloc.c - see alloc.h. */
+/*
+ * alloc.c - see alloc.h; nvm_malloc_to() and nvm_free_from().
+ *
+ * Both have a fast path, small blocks in LOG_OWNED mode from and to the
+ * thread's cache, which is all inline; everything else goes the general way.
+ */
 #include "alloc.h"
 
 #include <errno.h>
 
+#include "commit.h"
 #include "error.h"
 #include "extent.h"
+#include "mark.h"
 
-/* --- extents --- */
+/* --- reserving --- */
 
-static int reserve_extent(struct nvm_tcache *tcache, size_t size, struct nvm_block *block)
+static int reserve_extent(struct nvm_tcache *tcache, size_t size, size_t alignment,
+                          struct nvm_block *block)
 {
     struct nvm_heap *heap = tcache->heap;
-    if (size > heap->super.units << NVM_UNIT_SHIFT)
+    uint32_t unit;
+    if (size > heap->super.max_units << NVM_UNIT_SHIFT)
         return ENOMEM;
     uint32_t units = (uint32_t)((size + NVM_UNIT_BYTES - 1) >> NVM_UNIT_SHIFT);
-    uint32_t unit = nvm_extent_reserve(heap, units);
-    if (unit == NVM_UNIT_NONE) {
+    int error = nvm_extent_reserve(heap, units, alignment, &unit);
+    if (error != 0) {
         nvm_tcache_flush(tcache);
         if (nvm_arena_purge(heap, &tcache->persist) != 0)
-            unit = nvm_extent_reserve(heap, units);
+            error = nvm_extent_reserve(heap, units, alignment, &unit);
     }
-    if (unit == NVM_UNIT_NONE)
-        return ENOMEM;
-    /* The extent's birth raises the generation of its free run. */
+    if (error != 0)
+        return error;
+    /* GC: the extent is there from now on, and reachable or not. Else its birth, which
+       is logged, raises the generation of its free run. */
     uint32_t generation =
-        nvm_extent_isolate(heap, &tcache->persist, unit, units, NVM_CHUNK_FREE, 0) + 1;
+        tcache->gc
+            ? nvm_extent_isolate(heap, &tcache->persist, unit, units, NVM_CHUNK_EXTENT, 0)
+            : nvm_extent_isolate(heap, &tcache->persist, unit, units, NVM_CHUNK_FREE, 0) +
+                  1;
     block->offset = nvm_unit_offset(heap, unit);
-    block->tag =
-        NVM_TAG_EXTENT | nvm_block_tag(unit, 0, generation % NVM_CHUNK_GENERATIONS, 0);
+    block->tag = nvm_extent_tag(unit, generation % NVM_CHUNK_GENERATIONS);
+    *nvm_block_state(heap, block->tag) = NVM_BLOCK_IDLE;
+    nvm_unit_set(heap, unit + 1, units - 1, nvm_unit_make(NVM_UNIT_INSIDE, block->tag));
+    nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, block->tag));
     return 0;
 }
 
-static void mark_extent_units(struct nvm_heap *heap, struct nvm_block block,
-                              uint32_t units)
+int nvm_reserve_block(struct nvm_tcache *tcache, size_t size, size_t alignment,
+                      struct nvm_block *block)
 {
-    uint32_t first = nvm_tag_unit(block.tag);
-    nvm_unit_set(heap, first, 1, nvm_unit_make(NVM_UNIT_EXTENT, block.tag));
-    nvm_unit_set(heap, first + 1, units - 1, nvm_unit_make(NVM_UNIT_INSIDE, block.tag));
-}
-
-/* Logs the birth (EXTENT) or death (FREE) of an extent and sets *dest. */
-static void commit_extent(struct nvm_tcache *tcache, struct nvm_block block,
-                          nvm_ref *dest, enum nvm_chunk_state state)
-{
-    struct nvm_heap *heap = tcache->heap;
-    bool birth = state == NVM_CHUNK_EXTENT;
-    uint32_t unit = nvm_tag_unit(block.tag);
-    struct nvm_chunk chunk = {.state = (uint8_t)state,
-                              .units = nvm_extent_chunk(heap, unit).units,
-                              .generation = nvm_tag_generation(block.tag)};
-    uint64_t bytes = (uint64_t)chunk.units << NVM_UNIT_SHIFT;
-    nvm_lane_begin(tcache->lane);
-    uint64_t seq =
-        nvm_lane_log(tcache->lane, birth ? NVM_OP_EXTENT_ALLOC : NVM_OP_EXTENT_FREE,
-                     block.tag, nvm_heap_offset(heap, dest), block.offset, bytes);
-    const void *mark = nvm_extent_flip(heap, unit, chunk);
-    if (birth)
-        mark_extent_units(heap, block, chunk.units);
-    __atomic_store_n(dest, birth ? block.offset : 0, __ATOMIC_RELAXED);
-    nvm_lane_end(tcache->lane, seq, dest, mark);
-}
-
-/* --- slab blocks --- */
-
-/* Logs the allocation or free of a slab block, sets its bit and *dest. */
-static inline __attribute__((always_inline)) void
-commit_slab_block(struct nvm_tcache *tcache, struct nvm_block block, nvm_ref *dest,
-                  bool live)
-{
-    struct nvm_heap *heap = tcache->heap;
-    struct nvm_lane *lane = tcache->lane;
-    uint64_t *word = nvm_block_word(heap, block);
-    nvm_lane_begin(lane);
-    uint64_t seq = nvm_lane_log(lane, live ? NVM_OP_ALLOC : NVM_OP_FREE, block.tag,
-                                nvm_heap_offset(heap, dest), block.offset, 0);
-    if (live)
-        __atomic_fetch_or(word, nvm_block_mask(block), __ATOMIC_RELAXED);
-    else
-        __atomic_fetch_and(word, ~nvm_block_mask(block), __ATOMIC_RELAXED);
-    __atomic_store_n(dest, live ? block.offset : 0, __ATOMIC_RELAXED);
-    nvm_lane_end(lane, seq, dest, word);
-}
-
-/* --- either --- */
-
-int nvm_reserve_block(struct nvm_tcache *tcache, size_t size, struct nvm_block *block)
-{
-    if (__builtin_expect(size > NVM_SMALL_MAX, 0))
-        return reserve_extent(tcache, size, block);
-    *block = nvm_tcache_pop(tcache, nvm_sizeclass_of(size + (size == 0)));
-    return block->offset != 0 ? 0 : ENOMEM;
-}
-
-void nvm_commit_block(struct nvm_tcache *tcache, struct nvm_block block, nvm_ref *dest)
-{
-    if (__builtin_expect(nvm_block_is_extent(block), 0))
-        commit_extent(tcache, block, dest, NVM_CHUNK_EXTENT);
-    else
-        commit_slab_block(tcache, block, dest, true);
+    size += size == 0;
+    if (alignment > 1) {
+        unsigned klass = nvm_sizeclass_aligned(size, alignment);
+        if (klass == NVM_CLASSES || alignment > NVM_UNIT_BYTES)
+            return reserve_extent(tcache, size, alignment, block);
+        return nvm_tcache_pop(tcache, klass, block);
+    }
+    if (size > NVM_SMALL_MAX)
+        return reserve_extent(tcache, size, 1, block);
+    return nvm_tcache_pop(tcache, nvm_sizeclass_of(size), block);
 }
 
 void nvm_cancel_block(struct nvm_tcache *tcache, struct nvm_block block)
 {
-    if (nvm_block_is_extent(block)) {
-        uint32_t unit = nvm_tag_unit(block.tag);
-        nvm_extent_unreserve(tcache->heap, unit,
-                             nvm_extent_chunk(tcache->heap, unit).units);
-    } else {
+    struct nvm_heap *heap = tcache->heap;
+    *nvm_block_state(heap, block.tag) = NVM_BLOCK_IDLE;
+    if (!nvm_block_is_extent(block)) {
         nvm_tcache_push(tcache, block);
+        return;
     }
+    uint32_t unit = nvm_tag_unit(block.tag);
+    struct nvm_chunk chunk = nvm_extent_chunk(heap, unit);
+    if (tcache->gc) {
+        /* Unlogged: should this be lost, the collector finds it unreachable. */
+        chunk.state = NVM_CHUNK_FREE;
+        nvm_extent_flip(heap, unit, chunk);
+    }
+    nvm_extent_unreserve(heap, unit, chunk.units);
 }
+
+/* --- finding --- */
 
 static bool find_extent(const struct nvm_heap *heap, nvm_ref ref, struct nvm_block *block)
 {
@@ -122,11 +92,17 @@ static bool find_extent(const struct nvm_heap *heap, nvm_ref ref, struct nvm_blo
     return nvm_unit_kind(unit) == NVM_UNIT_EXTENT;
 }
 
-bool nvm_find_block(const struct nvm_heap *heap, nvm_ref ref, struct nvm_block *block)
+bool nvm_find_block(struct nvm_heap *heap, nvm_ref ref, enum nvm_block_state state,
+                    struct nvm_block *block)
 {
-    if (nvm_block_locate(heap, ref, block) != NVM_LOCATE_NONE)
-        return nvm_block_bit(heap, *block);
-    return find_extent(heap, ref, block);
+    enum nvm_locate located = nvm_block_locate(heap, ref, block);
+    if (located == NVM_LOCATE_UNSCANNED) {
+        nvm_arena_scan(heap, nvm_tag_unit(block->tag));
+        located = nvm_block_locate(heap, ref, block); /* it may be damaged */
+    }
+    if (located == NVM_LOCATE_NONE && !find_extent(heap, ref, block))
+        return false;
+    return *nvm_block_state(heap, block->tag) == state;
 }
 
 uint64_t nvm_block_bytes(const struct nvm_heap *heap, struct nvm_block block)
@@ -137,87 +113,195 @@ uint64_t nvm_block_bytes(const struct nvm_heap *heap, struct nvm_block block)
     return nvm_classes[nvm_tag_class(block.tag)].size;
 }
 
-/* An owned slot of the application lies in the data area, 8-aligned. */
-static inline bool is_slot(const struct nvm_heap *heap, const nvm_ref *dest)
+size_t nvm_usable_size(nvm_heap *heap, nvm_ref ref)
 {
-    uint64_t offset = nvm_heap_offset(heap, dest);
-    return offset % sizeof(nvm_ref) == 0 && nvm_heap_in_data(heap, offset);
+    struct nvm_block block;
+    if (heap->foreign || (!nvm_find_block(heap, ref, NVM_BLOCK_LIVE, &block) &&
+                          !nvm_find_block(heap, ref, NVM_BLOCK_RESERVED, &block)))
+        return 0;
+    return nvm_block_bytes(heap, block);
 }
 
-static __attribute__((noinline)) int misuse(struct nvm_tcache *tcache, const char *what)
+/* --- misuse and exhaustion --- */
+
+__attribute__((noinline)) int nvm_misuse(struct nvm_tcache *tcache, const char *what)
 {
     tcache->misuses++;
     return nvm_fail(EINVAL, "%s", what);
 }
 
-static __attribute__((noinline)) int heap_full(size_t size)
+__attribute__((noinline)) int nvm_no_room(int error, size_t size)
 {
-    return nvm_fail(ENOMEM, "no block of %zu bytes is free in the heap", size);
+    return nvm_fail(error,
+                    error == ENOSPC
+                        ? "no block of %zu bytes is free, and the file cannot grow"
+                        : "no block of %zu bytes is free in the heap",
+                    size);
 }
 
-/* Everything but a small block from the cache: out of the fast path. */
-static __attribute__((noinline)) int malloc_slowly(struct nvm_tcache *tcache,
-                                                   nvm_ref *dest, size_t size)
+/* --- slots --- */
+
+/* The common case: in the data area. */
+static inline bool is_slot_in_data(const struct nvm_heap *heap, const nvm_ref *slot)
 {
-    struct nvm_block block;
-    if (nvm_reserve_block(tcache, size, &block) != 0)
-        return heap_full(size);
-    nvm_commit_block(tcache, block, dest);
+    return nvm_heap_in_data_aligned(heap, nvm_heap_offset(heap, slot));
+}
+
+bool nvm_is_slot(const struct nvm_heap *heap, const nvm_ref *slot)
+{
+    uint64_t offset = nvm_heap_offset(heap, slot) - NVM_ROOTS_OFFSET;
+    uint64_t table = heap->super.roots * sizeof(struct nvm_root_entry);
+    return is_slot_in_data(heap, slot) ||
+           (offset < table && offset % sizeof(struct nvm_root_entry) == 0);
+}
+
+/* --- allocation --- */
+
+static __attribute__((noinline)) int
+malloc_generally(struct nvm_tcache *tcache, nvm_ref *dest, size_t alignment, size_t size)
+{
+    struct nvm_effect effect = {.op = NVM_OP_ALLOC, .dest = dest};
+    if (!nvm_is_slot(tcache->heap, dest))
+        return nvm_misuse(tcache, "the slot is not an aligned place in the heap");
+    if (*dest != 0)
+        return nvm_misuse(tcache, "the slot is not empty");
+    int error = nvm_reserve_block(tcache, size, alignment, &effect.block);
+    if (error != 0)
+        return nvm_no_room(error, size);
+    nvm_commit(tcache, &effect, 1);
     return 0;
+}
+
+/*
+ * A small block's record, state and slot: the whole of a durable operation, in
+ * a lane that has room.  unusual: see nvm_log_line().
+ */
+static inline __attribute__((always_inline)) void
+commit_fast(struct nvm_heap *heap, struct nvm_lane *lane, uint64_t head,
+            struct nvm_block block, nvm_ref *dest, enum nvm_op op, bool unusual)
+{
+    uint64_t seq =
+        nvm_lane_log(lane, &heap->lanes, head, block.tag | (uint64_t)op << NVM_TAG_OP,
+                     nvm_heap_offset(heap, dest), unusual);
+    *nvm_block_state(heap, block.tag) =
+        op == NVM_OP_ALLOC ? NVM_BLOCK_LIVE : NVM_BLOCK_IDLE;
+    __atomic_store_n(dest, op == NVM_OP_ALLOC ? block.offset : 0, __ATOMIC_RELAXED);
+    nvm_lane_note(lane, head, dest, block.tag);
+    nvm_lane_end(lane, seq, head + 1);
+}
+
+/* The fast path, or false with nothing done.  Has no call in it, so it saves no
+   registers: what is rare is left to malloc_outlined(). */
+static inline __attribute__((always_inline)) bool malloc_fast(struct nvm_heap *heap,
+                                                              struct nvm_tcache *tcache,
+                                                              nvm_ref *dest, size_t size,
+                                                              bool unusual)
+{
+    /* size - 1: 0 counts as 1, and goes the general way. */
+    if (__builtin_expect(
+            size - 1 >= NVM_LATE_MAX || !is_slot_in_data(heap, dest) || *dest != 0, 0))
+        return false;
+    struct nvm_tcache_bin *bin = &tcache->bins[nvm_sizeclass_of_small(size)];
+    struct nvm_lane *lane = tcache->lane;
+    uint64_t head = nvm_lane_head(lane);
+    if (__builtin_expect(bin->top == bin->bottom || head >= lane->room, 0))
+        return false;
+    commit_fast(heap, lane, head, *--bin->top, dest, NVM_OP_ALLOC, unusual);
+    return true;
+}
+
+/* Makes a stage, which the fast paths leave to others. */
+static void make_room(struct nvm_tcache *tcache)
+{
+    if (tcache->fast && !nvm_lane_has_room(tcache->lane, 1))
+        nvm_lane_stage(tcache->lane, 1);
+}
+
+static __attribute__((noinline)) int malloc_outlined(nvm_heap *heap, nvm_ref *dest,
+                                                     size_t size)
+{
+    struct nvm_tcache *tcache = nvm_tcache_get(heap);
+    if (tcache == NULL)
+        return nvm_tcache_refused(heap);
+    make_room(tcache);
+    if (tcache->fast && malloc_fast(heap, tcache, dest, size, true))
+        return 0;
+    return malloc_generally(tcache, dest, 1, size);
 }
 
 int nvm_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
 {
+    if (__builtin_expect(nvm_tcache_last.log_id == heap->id && !nvm_persist_unusual &&
+                             malloc_fast(heap, nvm_tcache_last.tcache, dest, size, false),
+                         1))
+        return 0;
+    return malloc_outlined(heap, dest, size);
+}
+
+int nvm_aligned_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t alignment, size_t size)
+{
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
-    if (__builtin_expect(tcache == NULL, 0))
-        return ENOMEM;
-    if (__builtin_expect(!is_slot(heap, dest) || *dest != 0, 0))
-        return misuse(tcache,
-                      "the slot is not empty, or not an aligned place in the heap");
-    /* size - 1: 0 counts as 1, and is left to the slow path. */
-    if (__builtin_expect(size - 1 >= NVM_SMALL_MAX, 0))
-        return malloc_slowly(tcache, dest, size);
-    struct nvm_tcache_bin *bin = &tcache->bins[nvm_sizeclass_of(size)];
-    if (__builtin_expect(bin->count == 0, 0))
-        return malloc_slowly(tcache, dest, size);
-    commit_slab_block(tcache, bin->blocks[--bin->count], dest, true);
+    if (tcache == NULL)
+        return nvm_tcache_refused(heap);
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0 ||
+        alignment > NVM_ALIGNMENT_MAX)
+        return nvm_misuse(tcache, "the alignment is no power of two up to 2 MiB");
+    return malloc_generally(tcache, dest, alignment, size);
+}
+
+/* --- free --- */
+
+static __attribute__((noinline)) int free_generally(struct nvm_tcache *tcache,
+                                                    nvm_ref *dest)
+{
+    struct nvm_effect effect = {.op = NVM_OP_FREE, .dest = dest};
+    if (!nvm_is_slot(tcache->heap, dest))
+        return nvm_misuse(tcache, "the slot is not an aligned place in the heap");
+    if (!nvm_find_block(tcache->heap, *dest, NVM_BLOCK_LIVE, &effect.block))
+        return nvm_misuse(tcache, *dest == 0 ? "the slot is empty"
+                                             : "the slot refers to no live block");
+    nvm_commit(tcache, &effect, 1);
+    /* From here on others may get the block. */
+    nvm_cancel_block(tcache, effect.block);
     return 0;
 }
 
-static __attribute__((noinline)) int free_extent(struct nvm_tcache *tcache, nvm_ref *dest)
+/* The fast path up to where the block is free, or false with nothing done. */
+static inline __attribute__((always_inline)) bool
+free_fast(struct nvm_heap *heap, struct nvm_tcache *tcache, nvm_ref *dest,
+          struct nvm_block *block, bool unusual)
 {
+    struct nvm_lane *lane = tcache->lane;
+    uint64_t head = nvm_lane_head(lane);
+    if (__builtin_expect(!is_slot_in_data(heap, dest) ||
+                             !nvm_block_find_live(heap, *dest, block) ||
+                             head >= lane->room,
+                         0))
+        return false;
+    commit_fast(heap, lane, head, *block, dest, NVM_OP_FREE, unusual);
+    return true;
+}
+
+static __attribute__((noinline)) int free_outlined(nvm_heap *heap, nvm_ref *dest)
+{
+    struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
-    if (!find_extent(tcache->heap, *dest, &block))
-        return misuse(tcache, "the slot refers to no live block");
-    commit_extent(tcache, block, dest, NVM_CHUNK_FREE);
-    /* From here on others may get the units. */
-    nvm_cancel_block(tcache, block);
-    return 0;
+    if (tcache == NULL)
+        return nvm_tcache_refused(heap);
+    make_room(tcache);
+    if (!tcache->fast || !free_fast(heap, tcache, dest, &block, true))
+        return free_generally(tcache, dest);
+    return nvm_tcache_push(tcache, block);
 }
 
 int nvm_free_from(nvm_heap *heap, nvm_ref *dest)
 {
-    struct nvm_tcache *tcache = nvm_tcache_get(heap);
+    struct nvm_tcache *tcache = nvm_tcache_last.tcache;
     struct nvm_block block;
-    if (__builtin_expect(tcache == NULL, 0))
-        return ENOMEM;
-    if (__builtin_expect(!is_slot(heap, dest), 0))
-        return misuse(tcache, "the slot is not an aligned place in the heap");
-    enum nvm_locate located = nvm_block_locate(heap, *dest, &block);
-    if (__builtin_expect(located == NVM_LOCATE_NONE, 0))
-        return free_extent(tcache, dest);
-    if (__builtin_expect(!nvm_block_bit(heap, block), 0))
-        return misuse(tcache, "the slot refers to a block that is free already");
-    if (__builtin_expect(located == NVM_LOCATE_UNSCANNED, 0))
-        nvm_arena_scan(heap, nvm_tag_unit(block.tag));
-    commit_slab_block(tcache, block, dest, false);
+    if (__builtin_expect(nvm_tcache_last.log_id != heap->id || nvm_persist_unusual ||
+                             !free_fast(heap, tcache, dest, &block, false),
+                         0))
+        return free_outlined(heap, dest);
     /* From here on others may get the block. */
-    nvm_tcache_push(tcache, block);
-    return 0;
-}
-
-size_t nvm_usable_size(nvm_heap *heap, nvm_ref ref)
-{
-    struct nvm_block block;
-    return nvm_find_block(heap, ref, &block) ? nvm_block_bytes(heap, block) : 0;
+    return nvm_tcache_push(tcache, block);
 }

@@ -121,17 +121,18 @@ static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin,
     return taken;
 }
 
-/* The same, with a new slab if the bin has nothing. */
+/* The same, with a new slab if the bin has nothing; *error says why there is none. */
 static unsigned bin_take_or_provision(struct nvm_heap *heap, struct nvm_persist *persist,
                                       uint32_t arena, unsigned klass,
-                                      struct nvm_block *blocks, unsigned want)
+                                      struct nvm_block *blocks, unsigned want, int *error)
 {
     struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
     pthread_mutex_lock(&bin->lock);
     unsigned taken = bin_take(heap, bin, blocks, want);
     if (taken == 0) {
-        struct nvm_slab *slab = nvm_slab_provision(heap, persist, klass);
-        if (slab != NULL) {
+        struct nvm_slab *slab;
+        *error = nvm_slab_provision(heap, persist, klass, &slab);
+        if (*error == 0) {
             slab->arena = (uint16_t)arena;
             list_push(&bin->partial, slab);
             bin->empty++;
@@ -144,31 +145,35 @@ static unsigned bin_take_or_provision(struct nvm_heap *heap, struct nvm_persist 
 
 unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
                         uint32_t arena, unsigned klass, struct nvm_block *blocks,
-                        unsigned want)
+                        unsigned want, int *error)
 {
-    unsigned taken = bin_take_or_provision(heap, persist, arena, klass, blocks, want);
+    int why = ENOMEM, ignored;
+    unsigned taken =
+        bin_take_or_provision(heap, persist, arena, klass, blocks, want, &why);
     if (taken == 0 && nvm_arena_purge(heap, persist) != 0)
-        taken = bin_take_or_provision(heap, persist, arena, klass, blocks, want);
+        taken = bin_take_or_provision(heap, persist, arena, klass, blocks, want, &why);
     /* No run of units is free: one block at a time from wherever one fits. */
-    for (; taken == 0 && klass < NVM_CLASSES; klass++) {
+    for (unsigned any = klass; taken == 0 && any < NVM_CLASSES; any++) {
         for (uint32_t other = 0; taken == 0 && other < heap->arena_count; other++) {
-            struct nvm_bin *bin = &heap->arenas[other].bins[klass];
+            struct nvm_bin *bin = &heap->arenas[other].bins[any];
             pthread_mutex_lock(&bin->lock);
             taken = bin_take(heap, bin, blocks, 1);
             pthread_mutex_unlock(&bin->lock);
         }
         /* A larger class may need fewer units a slab. */
-        if (taken == 0 && klass + 1 < NVM_CLASSES)
-            taken = bin_take_or_provision(heap, persist, arena, klass + 1, blocks, 1);
+        if (taken == 0 && any + 1 < NVM_CLASSES)
+            taken =
+                bin_take_or_provision(heap, persist, arena, any + 1, blocks, 1, &ignored);
     }
+    *error = taken != 0 ? 0 : why;
     return taken;
 }
 
 /* Gives one block back to its slab, whose bin is locked. */
 static void bin_give(struct nvm_heap *heap, struct nvm_persist *persist,
-                     struct nvm_bin *bin, struct nvm_slab *slab, uint32_t index)
+                     struct nvm_bin *bin, struct nvm_slab *slab, uint64_t tag)
 {
-    nvm_slab_give(slab, index);
+    nvm_slab_give(slab, tag);
     if (slab->state == NVM_SLAB_FULL) {
         slab->state = NVM_SLAB_PARTIAL;
         list_push(&bin->partial, slab);
@@ -194,7 +199,7 @@ void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
             pthread_mutex_lock(&bin->lock);
             locked = bin;
         }
-        bin_give(heap, persist, bin, slab, nvm_tag_index(blocks[i].tag));
+        bin_give(heap, persist, bin, slab, blocks[i].tag);
     }
     if (locked != NULL)
         pthread_mutex_unlock(&locked->lock);
@@ -227,4 +232,48 @@ unsigned nvm_arena_purge(struct nvm_heap *heap, struct nvm_persist *persist)
         for (unsigned klass = 0; klass < NVM_CLASSES; klass++)
             retired += bin_purge(heap, persist, &heap->arenas[arena].bins[klass]);
     return retired;
+}
+
+void nvm_arena_scan_all(struct nvm_heap *heap)
+{
+    for (uint32_t arena = 0; arena < heap->arena_count; arena++) {
+        for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
+            struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
+            pthread_mutex_lock(&bin->lock);
+            while (bin->unscanned != NULL)
+                scan(heap, bin, bin->unscanned);
+            pthread_mutex_unlock(&bin->lock);
+        }
+    }
+}
+
+bool nvm_arena_take_fuller(struct nvm_heap *heap, struct nvm_block old,
+                           struct nvm_block *block)
+{
+    unsigned klass = nvm_tag_class(old.tag);
+    const struct nvm_slab *own = &heap->slabs[nvm_tag_unit(old.tag)];
+    bool taken = false;
+    for (uint32_t arena = 0; !taken && arena < heap->arena_count; arena++) {
+        struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
+        pthread_mutex_lock(&bin->lock);
+        while (bin->unscanned != NULL)
+            scan(heap, bin, bin->unscanned);
+        /* The fullest that has room; ties go to the lowest address, so that what is
+           emptied is emptied for good. */
+        struct nvm_slab *best = NULL;
+        for (struct nvm_slab *slab = bin->partial; slab != NULL; slab = slab->next)
+            if (slab != own && (best == NULL || slab->free < best->free ||
+                                (slab->free == best->free && slab->unit < best->unit)))
+                best = slab;
+        if (best != NULL && best->free <= own->free) {
+            bin->empty -= is_empty(best);
+            taken = nvm_slab_take(heap, best, block, 1) == 1;
+            if (best->free == 0) {
+                list_remove(&bin->partial, best);
+                best->state = NVM_SLAB_FULL;
+            }
+        }
+        pthread_mutex_unlock(&bin->lock);
+    }
+    return taken;
 }

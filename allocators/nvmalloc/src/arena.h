@@ -15,6 +15,7 @@
 #define NVM_ARENA_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "sizeclass.h"
@@ -44,19 +45,27 @@ void nvm_arena_adopt(struct nvm_heap *heap, uint32_t unit, unsigned klass);
 
 /*
  * Takes up to `want` free blocks of a class that holds them (the asked one,
- * or when the heap is nearly full a larger one); returns how many,
- * 0 when there is none anywhere.
+ * or when the heap is nearly full a larger one); returns how many, 0 when
+ * there is none anywhere: *error is ENOMEM then, or ENOSPC.
  */
 unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
                         uint32_t arena, unsigned klass, struct nvm_block *blocks,
-                        unsigned want);
+                        unsigned want, int *error);
 
 /* Scans the slab that begins at unit, unless somebody did meanwhile. */
 void nvm_arena_scan(struct nvm_heap *heap, uint32_t unit);
 
+/* Scans all that are left. */
+void nvm_arena_scan_all(struct nvm_heap *heap);
+
 /* Gives blocks back to the bins that own them. They must not be live. */
 void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
                     const struct nvm_block *blocks, unsigned count);
+
+/* For defragmentation: a block of old's class from a slab that is in use by half at
+   least; false: there is none. */
+bool nvm_arena_take_fuller(struct nvm_heap *heap, struct nvm_block old,
+                           struct nvm_block *block);
 
 /* Retires every empty slab that the bins keep back; returns how many. */
 unsigned nvm_arena_purge(struct nvm_heap *heap, struct nvm_persist *persist);

@@ -4,36 +4,61 @@
  *
  *   1. a superblock is valid; a watermark line is, and it is below the clock
  *   2. the walk over the chunk table covers the units exactly, each entry
- *      valid (heap.c), and agrees with `walked` and `units` in DRAM
- *   3. bitmaps: bits at and above a slab's block count are 0
- *   4. scanned slabs: live(i) -> !free(i), and the free count is right
- *   5. cached blocks are blocks of scanned slabs, neither live nor free
- *   6. units free in the vmem = units of FREE runs
- *   7. a root's reference names a live block, and its key is intact
+ *      valid (build.c), and agrees with what DRAM says of the units
+ *   3. bitmaps: each word fits its checksum and has no bit past the last
+ *      block; LOG: bits = state of the blocks, once all lanes are settled
+ *   4. scanned slabs: no block is both free and in use, and the free count is
+ *      right
+ *   5. cached blocks are idle blocks of scanned slabs, and not free
+ *   6. units free in the arenas of units = units of FREE runs that nobody has reserved
+ *   7. a root's reference names a live block
  */
 #include <errno.h>
 #include <string.h>
 
 #include "alloc.h"
+#include "build.h"
 #include "error.h"
-#include "heap.h"
+#include "extent.h"
+#include "mark.h"
 #include "recover.h"
 #include "root.h"
-#include "sizeclass.h"
+#include "sigbus.h"
 
 struct tally {
     uint64_t free_units;
 };
 
-static int check_bitmap(struct nvm_heap *heap, uint32_t unit,
-                        const struct nvm_class *klass)
+static int check_word(struct nvm_heap *heap, uint32_t unit, const struct nvm_class *klass,
+                      uint32_t word)
 {
-    /* Words past the last block may hold bits of a former tenant; none reads them. */
-    for (uint32_t i = klass->blocks; i % 64 != 0; i++)
-        if (heap->bitmaps[unit][i / 64] >> (i % 64) & 1)
-            return nvm_fail(EUCLEAN,
-                            "slab at unit %u: bit %u is set, but it has %u blocks", unit,
-                            i, klass->blocks);
+    const uint64_t *place = nvm_heap_bitmap(heap, unit) + word;
+    uint64_t value = __atomic_load_n(place, __ATOMIC_RELAXED);
+    uint64_t number = (uint64_t)(place - heap->bitmaps);
+    if (nvm_mark_valid(value, number, heap->salt) &&
+        (value & NVM_MARK_BLOCKS & ~nvm_mark_capacity(word, klass->blocks)) == 0)
+        return 0;
+    return nvm_fail(EUCLEAN,
+                    "slab at unit %u: word %u of its bitmap (offset %llu, value "
+                    "0x%016llx) is damaged",
+                    unit, word, (unsigned long long)nvm_heap_offset(heap, place),
+                    (unsigned long long)value);
+}
+
+/* A scanned slab's word: free, in use, and on media. */
+static int check_blocks(struct nvm_heap *heap, uint64_t tag, uint32_t word)
+{
+    uint32_t unit = nvm_tag_unit(tag);
+    const struct nvm_slab *slab = &heap->slabs[unit];
+    uint64_t live = nvm_slab_live(heap, tag, word);
+    uint64_t marks = *(nvm_heap_bitmap(heap, unit) + word) & NVM_MARK_BLOCKS;
+    if ((live & slab->bits[word]) != 0)
+        return nvm_fail(EUCLEAN, "slab at unit %u: a block of word %u is live and free",
+                        unit, word);
+    if (heap->super.mode != NVM_GC && marks != live)
+        return nvm_fail(
+            EUCLEAN, "slab at unit %u: word %u says 0x%012llx on media, DRAM 0x%012llx",
+            unit, word, (unsigned long long)marks, (unsigned long long)live);
     return 0;
 }
 
@@ -41,48 +66,57 @@ static int check_slab(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chu
 {
     const struct nvm_class *klass = &nvm_classes[chunk.klass];
     const struct nvm_slab *slab = &heap->slabs[unit];
-    int error = check_bitmap(heap, unit, klass);
-    if (error != 0 || slab->state == NVM_SLAB_UNSCANNED)
-        return error;
+    nvm_unit member = nvm_unit_get(heap, unit);
+    bool scanned = nvm_unit_is_scanned(member);
     uint32_t free = 0;
-    for (uint32_t word = 0; word < (klass->blocks + 63) / 64; word++) {
-        uint64_t live = __atomic_load_n(&heap->bitmaps[unit][word], __ATOMIC_RELAXED);
-        free += (uint32_t)__builtin_popcountl(slab->bits[word]);
-        if ((live & slab->bits[word]) != 0)
-            return nvm_fail(
-                EUCLEAN, "slab at unit %u: block %u is live and free at once", unit,
-                word * 64 + (uint32_t)__builtin_ctzl(live & slab->bits[word]));
+    int error = 0;
+    for (uint32_t word = 0; error == 0 && word < klass->words; word++) {
+        if (heap->super.mode != NVM_GC)
+            error = check_word(heap, unit, klass, word);
+        if (error == 0 && scanned) {
+            error = check_blocks(heap, nvm_unit_tag(member), word);
+            free += (uint32_t)__builtin_popcountl(slab->bits[word]);
+        }
     }
-    if (free != slab->free)
+    if (error == 0 && scanned && free != slab->free)
         return nvm_fail(EUCLEAN, "slab at unit %u: %u blocks are free, its count says %u",
                         unit, free, slab->free);
-    return 0;
+    return error;
+}
+
+/* What DRAM may say of the first unit of a run in each state. */
+static bool kind_fits(unsigned kind, unsigned state)
+{
+    switch (state) {
+    case NVM_CHUNK_SLAB:
+        return kind == NVM_UNIT_QUICK || kind == NVM_UNIT_SLAB ||
+               kind == NVM_UNIT_UNSCANNED || kind == NVM_UNIT_DAMAGED;
+    case NVM_CHUNK_EXTENT:
+        return kind == NVM_UNIT_EXTENT;
+    default: /* FREE: or an extent that is reserved, whose birth nobody has logged */
+        return kind == NVM_UNIT_FREE || kind == NVM_UNIT_EXTENT;
+    }
 }
 
 static int check_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
                      void *context)
 {
-    static const uint8_t kinds[] = {[NVM_CHUNK_FREE] = NVM_UNIT_FREE,
-                                    [NVM_CHUNK_SLAB] = NVM_UNIT_SLAB,
-                                    [NVM_CHUNK_EXTENT] = NVM_UNIT_EXTENT};
     struct tally *tally = context;
     nvm_unit member = nvm_unit_get(heap, unit);
     unsigned kind = nvm_unit_kind(member);
     uint32_t generation = nvm_tag_generation(nvm_unit_tag(member));
-    if (kind == NVM_UNIT_UNSCANNED)
-        kind = NVM_UNIT_SLAB;
-    if (kind != kinds[chunk.state] || !heap->walked[unit])
+    if (!kind_fits(kind, chunk.state) || !(heap->unit_flags[unit] & NVM_UNIT_WALKED))
         return nvm_fail(EUCLEAN,
                         "unit %u: the chunk table says state %u, DRAM says kind %u", unit,
                         chunk.state, kind);
-    if (kind != NVM_UNIT_FREE && generation != chunk.generation)
+    if (chunk.state != NVM_CHUNK_FREE && generation != chunk.generation)
         return nvm_fail(EUCLEAN, "unit %u: generation %u on media, %u in DRAM", unit,
                         chunk.generation, generation);
     for (uint32_t i = unit + 1; i < unit + chunk.units; i++)
-        if (heap->walked[i])
+        if (heap->unit_flags[i] & NVM_UNIT_WALKED)
             return nvm_fail(EUCLEAN,
                             "unit %u: the walk jumps over it, DRAM says it stops", i);
-    if (chunk.state == NVM_CHUNK_FREE)
+    if (kind == NVM_UNIT_FREE)
         tally->free_units += chunk.units;
     return chunk.state == NVM_CHUNK_SLAB ? check_slab(heap, unit, chunk) : 0;
 }
@@ -90,12 +124,14 @@ static int check_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
 static int check_cached(const struct nvm_heap *heap, const struct nvm_tcache *tcache)
 {
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
-        for (uint32_t i = 0; i < tcache->bins[klass].count; i++) {
-            struct nvm_block cached = tcache->bins[klass].blocks[i], block;
+        for (uint32_t i = 0; i < nvm_tcache_count(&tcache->bins[klass]); i++) {
+            struct nvm_block cached = tcache->bins[klass].bottom[i], block;
             const struct nvm_slab *slab = &heap->slabs[nvm_tag_unit(cached.tag)];
+            uint64_t bit = (uint64_t)1 << nvm_tag_bit(cached.tag);
             if (nvm_block_locate(heap, cached.offset, &block) != NVM_LOCATE_FOUND ||
-                block.tag != cached.tag || nvm_block_bit(heap, block) ||
-                (slab->bits[nvm_tag_index(block.tag) / 64] & nvm_block_mask(block)) != 0)
+                block.tag != cached.tag ||
+                *nvm_block_state(heap, block.tag) != NVM_BLOCK_IDLE ||
+                (slab->bits[nvm_tag_word(block.tag)] & bit) != 0)
                 return nvm_fail(
                     EUCLEAN, "block at offset %llu is in a cache, and live or free too",
                     (unsigned long long)cached.offset);
@@ -107,13 +143,13 @@ static int check_cached(const struct nvm_heap *heap, const struct nvm_tcache *tc
 static int check_roots(struct nvm_heap *heap)
 {
     const struct nvm_root_entry *entries = nvm_heap_at(heap, NVM_ROOTS_OFFSET);
-    for (uint32_t i = 0; i < NVM_ROOT_ENTRIES; i++) {
+    for (uint32_t i = 0; i < heap->super.roots; i++) {
         struct nvm_block block;
         if (entries[i].ref == 0)
             continue;
-        if (entries[i].crc != nvm_root_crc(&entries[i], heap->salt))
+        if (!nvm_root_valid(&entries[i], heap->salt))
             return nvm_fail(EUCLEAN, "root entry %u: its checksum does not fit", i);
-        if (!nvm_find_block(heap, entries[i].ref, &block) ||
+        if (!nvm_find_block(heap, entries[i].ref, NVM_BLOCK_LIVE, &block) ||
             nvm_block_bytes(heap, block) < entries[i].bytes)
             return nvm_fail(
                 EUCLEAN, "root entry %u: offset %llu names no live block of %llu bytes",
@@ -123,24 +159,50 @@ static int check_roots(struct nvm_heap *heap)
     return 0;
 }
 
-int nvm_check(nvm_heap *heap)
+static int check_log(struct nvm_heap *heap)
 {
     struct nvm_super super;
     struct nvm_recovery recovery = {0};
-    struct tally tally = {0};
-    int error = nvm_super_read(&heap->region, &super);
+    bool doubtful;
+    int error = nvm_super_read(&heap->region, &super, &doubtful);
+    if (error == 0 && doubtful)
+        error = nvm_fail(EUCLEAN, "a superblock copy is damaged");
     if (error == 0)
         error = nvm_watermark_read(heap, &recovery);
     if (error == 0 && recovery.watermark >= atomic_load(&heap->lanes.clock))
         error = nvm_fail(EUCLEAN, "the watermark is ahead of the clock");
+    return error;
+}
+
+static int check(struct nvm_heap *heap)
+{
+    struct tally tally = {0};
+    /* DRAM's view is complete, and media's marks are. */
+    nvm_arena_scan_all(heap);
+    if (heap->super.mode == NVM_LOG_OWNED)
+        nvm_lanes_settle(heap);
+    int error = check_log(heap);
     if (error == 0)
         error = nvm_heap_each_run(heap, check_run, &tally);
     for (const struct nvm_tcache *tcache = heap->tcaches; error == 0 && tcache != NULL;
          tcache = tcache->next)
         error = check_cached(heap, tcache);
-    if (error == 0 && vmem_size(heap->free_units, VMEM_FREE) != tally.free_units)
-        error = nvm_fail(EUCLEAN, "%zu units are free in DRAM, %llu on media",
-                         vmem_size(heap->free_units, VMEM_FREE),
+    uint64_t free_units = nvm_numa_free_count(heap->free_units);
+    if (error == 0 && free_units != tally.free_units)
+        error = nvm_fail(EUCLEAN, "%llu units are free in DRAM, %llu on media",
+                         (unsigned long long)free_units,
                          (unsigned long long)tally.free_units);
     return error == 0 ? check_roots(heap) : error;
+}
+
+int nvm_check(nvm_heap *heap)
+{
+    struct nvm_sigbus guard;
+    if (heap->foreign)
+        return nvm_tcache_refused(heap);
+    if (nvm_sigbus_caught(&guard))
+        return nvm_sigbus_error(&guard, heap);
+    int error = check(heap);
+    nvm_sigbus_end(&guard);
+    return error;
 }

@@ -2,26 +2,62 @@
 /* extent.c - see extent.h. */
 #include "extent.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 
+#include "grow.h"
 #include "heap.h"
 
-/* The vmem deals in addresses, and 0 is its "none". */
-static void *unit_address(uint32_t unit)
+/* A run at a multiple of alignment in the mapping, where the data begins anywhere: out of
+   a longer one, which is given back first.  Nobody takes it meanwhile: whoever allocates
+   units holds units_lock. */
+static uint64_t take_aligned(struct nvm_heap *heap, uint32_t units, uint64_t alignment)
 {
-    return (void *)((uintptr_t)unit + 1);
+    unsigned node = nvm_numa_here(heap->free_units);
+    uint64_t align = alignment >> NVM_UNIT_SHIFT;
+    uint64_t data = heap->data_offset >> NVM_UNIT_SHIFT;
+    uint64_t found = nvm_numa_alloc(heap->free_units, node, units + align - 1);
+    if (found == NVM_NUMA_NONE)
+        return found;
+    nvm_numa_free(heap->free_units, found, units + align - 1);
+    uint64_t first = (data + found + align - 1) / align * align - data;
+    return nvm_numa_claim(heap->free_units, first, units) ? first : NVM_NUMA_NONE;
 }
 
-uint32_t nvm_extent_reserve(struct nvm_heap *heap, uint32_t units)
+static uint64_t take_units(struct nvm_heap *heap, uint32_t units, uint64_t alignment)
 {
-    void *address = vmem_alloc(heap->free_units, units, VM_NOSLEEP | VM_BESTFIT);
-    return address == NULL ? NVM_UNIT_NONE : (uint32_t)((uintptr_t)address - 1);
+    return alignment <= NVM_UNIT_BYTES
+               ? nvm_numa_alloc(heap->free_units, nvm_numa_here(heap->free_units), units)
+               : take_aligned(heap, units, alignment);
+}
+
+int nvm_extent_reserve(struct nvm_heap *heap, uint32_t units, uint64_t alignment,
+                       uint32_t *unit)
+{
+    uint32_t grown = units;
+    if (alignment > NVM_UNIT_BYTES)
+        grown += (uint32_t)(alignment >> NVM_UNIT_SHIFT);
+    int error = 0;
+    pthread_mutex_lock(&heap->units_lock);
+    uint64_t first = take_units(heap, units, alignment);
+    while (first == NVM_NUMA_NONE && (error = nvm_heap_grow(heap, grown)) == 0)
+        first = take_units(heap, units, alignment);
+    if (first != NVM_NUMA_NONE) {
+        *unit = (uint32_t)first;
+        error = nvm_heap_fill_holes(heap, *unit, units);
+        if (error != 0)
+            nvm_numa_free(heap->free_units, first, units);
+    }
+    pthread_mutex_unlock(&heap->units_lock);
+    return error;
 }
 
 void nvm_extent_unreserve(struct nvm_heap *heap, uint32_t unit, uint32_t units)
 {
     nvm_unit_set(heap, unit, units, nvm_unit_make(NVM_UNIT_FREE, 0));
-    vmem_free(heap->free_units, unit_address(unit), units);
+    pthread_mutex_lock(&heap->units_lock);
+    nvm_numa_free(heap->free_units, unit, units);
+    pthread_mutex_unlock(&heap->units_lock);
 }
 
 struct nvm_chunk nvm_extent_chunk(const struct nvm_heap *heap, uint32_t unit)
@@ -54,7 +90,7 @@ static void write_entry(struct nvm_heap *heap, struct nvm_persist *persist, uint
 /* First unit of the run that holds `unit`. */
 static uint32_t run_of(const struct nvm_heap *heap, uint32_t unit)
 {
-    while (!heap->walked[unit])
+    while (!(heap->unit_flags[unit] & NVM_UNIT_WALKED))
         unit--;
     return unit;
 }
@@ -83,7 +119,7 @@ uint32_t nvm_extent_isolate(struct nvm_heap *heap, struct nvm_persist *persist,
                     (struct nvm_chunk){.state = NVM_CHUNK_FREE,
                                        .units = last_end - end,
                                        .generation = next_generation(heap, end)});
-        heap->walked[end] = 1;
+        heap->unit_flags[end] |= NVM_UNIT_WALKED;
     }
     if (first != unit)
         write_entry(heap, persist, unit, wanted);
@@ -100,10 +136,22 @@ uint32_t nvm_extent_isolate(struct nvm_heap *heap, struct nvm_persist *persist,
     /* Step 3 before anything is done that takes the run for granted. */
     nvm_fence(persist);
     for (uint32_t i = unit + 1; i < end; i++)
-        heap->walked[i] = 0;
-    heap->walked[unit] = 1;
+        heap->unit_flags[i] &= (uint8_t)~NVM_UNIT_WALKED;
+    heap->unit_flags[unit] |= NVM_UNIT_WALKED;
     pthread_mutex_unlock(&heap->chunk_lock);
     return wanted.generation;
+}
+
+void nvm_extent_found(struct nvm_heap *heap, struct nvm_persist *persist, uint32_t unit,
+                      uint32_t units)
+{
+    write_entry(heap, persist, unit,
+                (struct nvm_chunk){.state = NVM_CHUNK_FREE,
+                                   .units = units,
+                                   .generation = next_generation(heap, unit)});
+    heap->unit_flags[unit] |= NVM_UNIT_WALKED;
+    /* The entry before the superblock that makes the walk come to it. */
+    nvm_fence(persist);
 }
 
 const void *nvm_extent_flip(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk)

@@ -41,10 +41,11 @@
 struct nvm_heap;
 struct nvm_persist;
 
-#define NVM_UNIT_NONE UINT32_MAX
-
-/* Reserves units in DRAM; the first unit, or NVM_UNIT_NONE. */
-uint32_t nvm_extent_reserve(struct nvm_heap *heap, uint32_t units);
+/* Reserves units in DRAM, allocated in the file, the first at a multiple of
+   alignment (bytes; a power of two up to NVM_REGION_ALIGNMENT); the heap grows if
+   it may.  0, ENOMEM or ENOSPC. */
+int nvm_extent_reserve(struct nvm_heap *heap, uint32_t units, uint64_t alignment,
+                       uint32_t *unit);
 /* Gives reserved units back in DRAM (their table run must say FREE). */
 void nvm_extent_unreserve(struct nvm_heap *heap, uint32_t unit, uint32_t units);
 
@@ -53,6 +54,11 @@ void nvm_extent_unreserve(struct nvm_heap *heap, uint32_t unit, uint32_t units);
 uint32_t nvm_extent_isolate(struct nvm_heap *heap, struct nvm_persist *persist,
                             uint32_t unit, uint32_t units, enum nvm_chunk_state state,
                             unsigned klass);
+
+/* Writes the entry that makes units past the end of the walk one FREE run, durable on
+   return; under chunk_lock, before the heap is told of them. */
+void nvm_extent_found(struct nvm_heap *heap, struct nvm_persist *persist, uint32_t unit,
+                      uint32_t units);
 
 /* The logged flip of an isolated run: a plain store; returns the entry's
    address, which is the record's mark. */

@@ -1,188 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * heap.c - making, opening, closing; deriving the DRAM state from media.
+ * heap.c - making, opening, closing.
  *
  * Create writes everything but the superblock, fences, and writes the
  * superblock last: a crash meanwhile leaves a file that is no heap.
  * Open reads the superblock, replays the log if the heap was not closed, says
- * on media that it is open, and builds.  Close checkpoints and says that it
- * is clean; a crash before that is durable leaves an unclean heap, as any.
+ * on media that it is open, and builds.  Close settles all lanes and says that
+ * it is clean; a crash before that is durable leaves an unclean heap, as any.
+ * A GC heap writes its slabs' bitmaps when it is closed, and only then.
  */
 #include "heap.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
-#include "block.h"
+#include "build.h"
+#include "collect.h"
 #include "dram.h"
 #include "error.h"
 #include "extent.h"
+#include "grow.h"
+#include "mark.h"
 #include "recover.h"
 #include "registry.h"
-#include "sizeclass.h"
+#include "sigbus.h"
 #include "tcache.h"
 
-static int heap_new(struct nvm_heap **heap)
+static const struct nvm_options no_options;
+
+static int heap_new(const struct nvm_options *options, struct nvm_heap **heap)
 {
+    if ((options->flags & ~NVM_PROTECT) != 0 || options->mode > NVM_GC)
+        return nvm_fail(EINVAL, "an option that this library does not know");
+    if (options->flags & NVM_PROTECT)
+        return nvm_fail(ENOTSUP, "NVM_PROTECT: this processor has no protection keys");
     *heap = nvm_dram_map(sizeof(**heap));
     if (*heap == NULL)
         return nvm_fail(ENOMEM, "no memory for the heap's state");
     nvm_sizeclass_init();
+    nvm_mark_init();
     if (nvm_persist_init() != 0) {
         nvm_dram_unmap(*heap, sizeof(**heap));
         return nvm_fail(
             EINVAL, "NVM_PERSIST: expected clwb, clflushopt, clflush or none, and one "
                     "that this processor has");
     }
+    (*heap)->threads = options->threads;
+    (*heap)->trace = options->trace;
+    (*heap)->trace_context = options->trace_context;
     pthread_mutex_init(&(*heap)->root_lock, NULL);
     pthread_mutex_init(&(*heap)->threads_lock, NULL);
+    pthread_mutex_init(&(*heap)->units_lock, NULL);
     pthread_mutex_init(&(*heap)->chunk_lock, NULL);
+    pthread_mutex_init(&(*heap)->mark_lock, NULL);
+    pthread_mutex_init(&(*heap)->super_lock, NULL);
     return 0;
 }
 
-void nvm_heap_place_media(struct nvm_heap *heap)
-{
-    heap->salt = nvm_super_salt(&heap->super);
-    heap->chunks = nvm_heap_at(heap, heap->super.chunk_offset);
-    heap->bitmaps = nvm_heap_at(heap, heap->super.bitmap_offset);
-    heap->data_bytes = heap->super.units << NVM_UNIT_SHIFT;
-}
-
-static int map_tables(struct nvm_heap *heap)
-{
-    uint64_t units = heap->super.max_units;
-    heap->units = nvm_dram_map(units * sizeof(*heap->units));
-    heap->walked = nvm_dram_map(units);
-    heap->slabs = nvm_dram_map(units * sizeof(*heap->slabs));
-    if (heap->units == NULL || heap->walked == NULL || heap->slabs == NULL)
-        return nvm_fail(ENOMEM, "no memory for the tables of %llu units",
-                        (unsigned long long)units);
-    heap->free_units = vmem_create("nvmalloc units", (void *)1, heap->super.units, 1,
-                                   NULL, NULL, NULL, 0, VM_NOSLEEP | VMC_IDENTIFIER);
-    return heap->free_units == NULL ? nvm_fail(ENOMEM, "no memory for the arena of units")
-                                    : 0;
-}
-
-/* Takes the units of a run that is in use out of the vmem. */
-static int claim_units(struct nvm_heap *heap, uint32_t unit, uint32_t units)
-{
-    char *address = (char *)(uintptr_t)unit + 1;
-    void *got = vmem_xalloc(heap->free_units, units, 0, 0, 0, address, address + units,
-                            VM_NOSLEEP | VM_NEXTFIT);
-    return got == address
-               ? 0
-               : nvm_fail(ENOMEM, "no memory for the segment of unit %u", unit);
-}
-
-static int build_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk)
-{
-    uint64_t tag = nvm_block_tag(unit, chunk.klass, chunk.generation, 0);
-    heap->walked[unit] = 1;
-    switch (chunk.state) {
-    case NVM_CHUNK_SLAB:
-        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_UNSCANNED, tag));
-        nvm_arena_adopt(heap, unit, chunk.klass);
-        return claim_units(heap, unit, chunk.units);
-    case NVM_CHUNK_EXTENT:
-        tag |= NVM_TAG_EXTENT;
-        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_INSIDE, tag));
-        nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, tag));
-        return claim_units(heap, unit, chunk.units);
-    default:
-        return 0;
-    }
-}
-
-/* 0, or EUCLEAN with the reason, for the entry that the walk has come to. */
-static int judge_entry(const struct nvm_heap *heap, uint64_t unit)
-{
-    uint64_t entry = atomic_load_explicit(&heap->chunks[unit], memory_order_relaxed);
-    struct nvm_chunk chunk = nvm_chunk_unpack(entry);
-    const char *fault = NULL;
-    if (!nvm_chunk_intact(entry, unit, heap->salt))
-        fault = "its checksum does not fit";
-    else if (chunk.state > NVM_CHUNK_EXTENT)
-        fault = "its state is unknown";
-    else if (chunk.units == 0 || chunk.units > heap->super.units - unit)
-        fault = "it reaches beyond the heap";
-    else if (chunk.state == NVM_CHUNK_SLAB &&
-             (chunk.klass >= NVM_CLASSES ||
-              nvm_classes[chunk.klass].units != chunk.units))
-        fault = "its size class does not fit its length";
-    if (fault == NULL)
-        return 0;
-    return nvm_fail(
-        EUCLEAN, "chunk table entry of unit %llu (offset %llu, value 0x%016llx): %s",
-        (unsigned long long)unit, (unsigned long long)heap->super.chunk_offset + unit * 8,
-        (unsigned long long)entry, fault);
-}
-
-int nvm_heap_each_run(struct nvm_heap *heap, nvm_run_fn *visit, void *context)
-{
-    for (uint64_t unit = 0; unit < heap->super.units;) {
-        int error = judge_entry(heap, unit);
-        if (error != 0)
-            return error;
-        struct nvm_chunk chunk = nvm_extent_chunk(heap, (uint32_t)unit);
-        error = visit(heap, (uint32_t)unit, chunk, context);
-        if (error != 0)
-            return error;
-        unit += chunk.units;
-    }
-    return 0;
-}
-
-static int build_visit(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
-                       void *context)
-{
-    (void)context;
-    return build_run(heap, unit, chunk);
-}
-
-int nvm_heap_build(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
-                   unsigned next_copy)
-{
-    int error = map_tables(heap);
-    if (error == 0)
-        error = nvm_arenas_init(heap);
-    if (error == 0)
-        error = nvm_lanes_init(heap, clock, watermark, next_copy);
-    if (error == 0)
-        error = nvm_heap_each_run(heap, build_visit, NULL);
-    if (error == 0)
-        nvm_registry_enter(heap);
-    else
-        nvm_heap_drop(heap);
-    return error;
-}
-
-void nvm_heap_drop(struct nvm_heap *heap)
-{
-    uint64_t units = heap->super.max_units;
-    nvm_registry_remove(heap);
-    nvm_tcache_drop_all(heap, false);
-    nvm_lanes_fini(heap);
-    nvm_arenas_fini(heap);
-    if (heap->free_units != NULL)
-        vmem_destroy(heap->free_units);
-    if (heap->units != NULL)
-        nvm_dram_unmap(heap->units, units * sizeof(*heap->units));
-    if (heap->walked != NULL)
-        nvm_dram_unmap(heap->walked, units);
-    if (heap->slabs != NULL)
-        nvm_dram_unmap(heap->slabs, units * sizeof(*heap->slabs));
-    heap->free_units = NULL;
-    heap->units = NULL;
-    heap->walked = NULL;
-    heap->slabs = NULL;
-    heap->id = 0;
-}
+/* --- create --- */
 
 static void format(struct nvm_heap *heap)
 {
     struct nvm_persist *persist = &heap->structure;
-    /* posix_fallocate() left zeroes: no records, no roots, clear bitmaps. */
+    /* The file was new, so it reads as zeroes: no records, no roots. */
     nvm_extent_flip(heap, 0,
                     (struct nvm_chunk){.state = NVM_CHUNK_FREE,
                                        .units = (uint32_t)heap->super.units});
@@ -192,33 +74,67 @@ static void format(struct nvm_heap *heap)
     nvm_watermark_write(persist, lines, 1, 0, heap->salt);
 }
 
-int nvm_create(const char *path, size_t size, nvm_heap **out)
+/* The superblock of a new heap, but for what a file's size decides. */
+static int plan_super(struct nvm_super *super, const struct nvm_options *options)
+{
+    size_t max_size =
+        options->max_size > options->size ? options->max_size : options->size;
+    *super = (struct nvm_super){.version = NVM_FORMAT_VERSION,
+                                .bytes = sizeof(*super),
+                                .mode = options->mode,
+                                .size = options->size / NVM_UNIT * NVM_UNIT,
+                                .max_size = max_size / NVM_UNIT * NVM_UNIT};
+    memcpy(super->magic, NVM_MAGIC, sizeof(super->magic));
+    if (super->max_size < NVM_MIN_HEAP)
+        return nvm_fail(EINVAL, "a heap of %zu bytes: at least %zu are needed", max_size,
+                        NVM_MIN_HEAP);
+    /* A heap that may grow begins with a few units at least. */
+    uint64_t asked = super->size;
+    super->size = super->max_size;
+    if (nvm_layout_compute(super) != 0)
+        return nvm_fail(EINVAL, "no heap of %zu bytes can be laid out", max_size);
+    uint64_t least = super->data_offset + 4 * NVM_UNIT_BYTES;
+    if (asked < super->max_size)
+        super->size = asked > least ? asked : least;
+    if (super->size > super->max_size)
+        super->size = super->max_size;
+    if (nvm_layout_compute(super) != 0)
+        return nvm_fail(EINVAL, "no heap of %zu bytes can be laid out", max_size);
+    if (getrandom(super->uuid, sizeof(super->uuid), 0) < 0)
+        return nvm_fail(errno, "no random bytes for the heap's uuid");
+    return 0;
+}
+
+static int create_mapped(struct nvm_heap *heap)
+{
+    int error = nvm_heap_allocate(heap);
+    if (error != 0)
+        return nvm_fail(error, "cannot allocate the %llu bytes of the heap file",
+                        (unsigned long long)heap->super.size);
+    nvm_heap_place_media(heap);
+    format(heap);
+    error = nvm_heap_build(heap, 1, 0, 0);
+    if (error == 0)
+        nvm_super_write(heap, false);
+    return error;
+}
+
+int nvm_create_with(const char *path, const struct nvm_options *options, nvm_heap **out)
 {
     struct nvm_heap *heap;
-    int error = heap_new(&heap);
+    int error = heap_new(options, &heap);
     if (error != 0)
         return error;
-    size = size / NVM_UNIT * NVM_UNIT;
-    heap->super = (struct nvm_super){.version = NVM_FORMAT_VERSION,
-                                     .bytes = sizeof(heap->super),
-                                     .size = size,
-                                     .max_size = size};
-    memcpy(heap->super.magic, NVM_MAGIC, sizeof(heap->super.magic));
-    if (size < NVM_MIN_HEAP || nvm_layout_compute(&heap->super) != 0)
-        error = nvm_fail(EINVAL, "a heap of %zu bytes: at least %zu are needed", size,
-                         NVM_MIN_HEAP);
-    else if (getrandom(heap->super.uuid, sizeof(heap->super.uuid), 0) < 0)
-        error = nvm_fail(errno, "no random bytes for the heap's uuid");
-    else
-        error = nvm_region_create(path, size, &heap->region);
+    error = plan_super(&heap->super, options);
+    if (error == 0)
+        error = nvm_region_create(path, heap->super.size, heap->super.max_size,
+                                  &heap->region);
     if (error == 0) {
-        nvm_heap_place_media(heap);
-        format(heap);
-        error = nvm_heap_build(heap, 1, 0, 0);
-        if (error == 0)
-            nvm_super_write(heap, false);
-        else
+        error = create_mapped(heap);
+        if (error != 0) {
+            unlink(path);
             nvm_region_close(&heap->region);
+        }
     }
     if (error != 0) {
         nvm_dram_unmap(heap, sizeof(*heap));
@@ -228,39 +144,85 @@ int nvm_create(const char *path, size_t size, nvm_heap **out)
     return 0;
 }
 
-static int open_mapped(struct nvm_heap *heap)
+int nvm_create(const char *path, size_t size, nvm_heap **out)
+{
+    return nvm_create_with(path, &(struct nvm_options){.size = size}, out);
+}
+
+/* --- open --- */
+
+static int open_log(struct nvm_heap *heap, bool clean)
 {
     struct nvm_recovery recovery = {0};
-    int error = nvm_super_read(&heap->region, &heap->super);
-    if (error != 0)
-        return error;
-    nvm_heap_place_media(heap);
-    bool clean = heap->super.flags & NVM_SUPER_CLEAN;
-    if (clean) {
+    int error;
+    if (clean || heap->super.mode == NVM_GC) {
         error = nvm_watermark_read(heap, &recovery);
         recovery.clock = heap->super.clock;
+        if (recovery.clock <= recovery.watermark)
+            recovery.clock = recovery.watermark + 1;
     } else {
         error = nvm_recover(heap, &recovery);
-        heap->recovered = true;
-        heap->replayed = recovery.replayed;
     }
-    if (error == 0)
-        error =
-            nvm_heap_build(heap, recovery.clock, recovery.watermark, recovery.next_copy);
-    if (error == 0 && clean)
-        nvm_super_write(heap, false);
+    heap->recovered = !clean;
+    heap->replayed = recovery.replayed;
+    return error != 0 ? error
+                      : nvm_heap_build(heap, recovery.clock, recovery.watermark,
+                                       recovery.next_copy);
+}
+
+static int open_super(struct nvm_heap *heap, bool *clean, bool *doubtful)
+{
+    int error = nvm_super_read(&heap->region, &heap->super, doubtful);
+    if (error == 0 && nvm_region_reserve(&heap->region, heap->super.max_size) != 0)
+        error = nvm_fail(ENOMEM, "no addresses for a heap of up to %llu bytes",
+                         (unsigned long long)heap->super.max_size);
+    if (error == 0) {
+        nvm_heap_place_media(heap);
+        *clean = (heap->super.flags & NVM_SUPER_CLEAN) && !*doubtful;
+    }
     return error;
 }
 
-int nvm_open(const char *path, nvm_heap **out)
+static int open_mapped(struct nvm_heap *heap)
+{
+    bool clean = false, doubtful = false;
+    int error = open_super(heap, &clean, &doubtful);
+    if (error == 0)
+        error = open_log(heap, clean);
+    if (error == 0 && heap->super.mode == NVM_GC && !clean) {
+        error = nvm_collect(heap);
+        if (error != 0)
+            nvm_heap_drop(heap);
+    }
+    if (error == 0 && ((heap->super.flags & NVM_SUPER_CLEAN) || doubtful))
+        nvm_super_write(heap, false);
+    if (error == 0 && doubtful)
+        nvm_super_write(heap, false); /* repairs the other copy, too */
+    return error;
+}
+
+/* The same, with damage that raises SIGBUS told as such. */
+static int open_guarded(struct nvm_heap *heap)
+{
+    struct nvm_sigbus guard;
+    if (nvm_sigbus_caught(&guard)) {
+        nvm_heap_drop(heap);
+        return nvm_sigbus_error(&guard, heap);
+    }
+    int error = open_mapped(heap);
+    nvm_sigbus_end(&guard);
+    return error;
+}
+
+int nvm_open_with(const char *path, const struct nvm_options *options, nvm_heap **out)
 {
     struct nvm_heap *heap;
-    int error = heap_new(&heap);
+    int error = heap_new(options, &heap);
     if (error != 0)
         return error;
     error = nvm_region_open(path, &heap->region);
     if (error == 0) {
-        error = open_mapped(heap);
+        error = open_guarded(heap);
         if (error != 0)
             nvm_region_close(&heap->region);
     }
@@ -272,17 +234,85 @@ int nvm_open(const char *path, nvm_heap **out)
     return 0;
 }
 
+int nvm_open(const char *path, nvm_heap **out)
+{
+    return nvm_open_with(path, &no_options, out);
+}
+
+int nvm_attach(void *base, size_t size, const struct nvm_options *options, nvm_heap **out)
+{
+    struct nvm_heap *heap;
+    int error = heap_new(options != NULL ? options : &no_options, &heap);
+    if (error != 0)
+        return error;
+    heap->region =
+        (struct nvm_region){.fd = -1, .base = base, .size = size, .reserved = size};
+    error = open_guarded(heap);
+    if (error != 0) {
+        nvm_dram_unmap(heap, sizeof(*heap));
+        return error;
+    }
+    *out = heap;
+    return 0;
+}
+
+int nvm_rebuild(nvm_heap *heap)
+{
+    if (heap->foreign)
+        return nvm_tcache_refused(heap);
+    nvm_arena_scan_all(heap);
+    uint64_t bytes = atomic_load(&heap->quarantined);
+    return bytes == 0 ? 0
+                      : nvm_fail(EUCLEAN, "%llu bytes are quarantined",
+                                 (unsigned long long)bytes);
+}
+
+/* --- close --- */
+
+static int store_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
+                     void *context)
+{
+    (void)context;
+    nvm_unit member = nvm_unit_get(heap, unit);
+    if (chunk.state == NVM_CHUNK_SLAB && nvm_unit_is_scanned(member))
+        nvm_slab_store(heap, &heap->structure, nvm_unit_tag(member));
+    else if (chunk.state != NVM_CHUNK_SLAB)
+        nvm_flush_one(&heap->structure, (const void *)&heap->chunks[unit]);
+    return 0;
+}
+
+static void close_media(struct nvm_heap *heap)
+{
+    if (heap->super.mode == NVM_GC) {
+        nvm_heap_each_run(heap, store_run, NULL);
+        /* The bitmaps before the superblock that says they are right. */
+        nvm_fence(&heap->structure);
+    } else {
+        nvm_lanes_checkpoint(heap);
+    }
+    nvm_super_write(heap, true);
+}
+
 int nvm_close(nvm_heap *heap)
 {
     nvm_registry_remove(heap);
-    nvm_tcache_drop_all(heap, true);
-    nvm_lanes_checkpoint(heap);
-    nvm_super_write(heap, true);
+    nvm_tcache_drop_all(heap, !heap->foreign);
+    if (!heap->foreign)
+        close_media(heap);
     nvm_heap_drop(heap);
-    nvm_region_close(&heap->region);
+    if (!heap->foreign)
+        nvm_region_close(&heap->region);
     nvm_dram_unmap(heap, sizeof(*heap));
     return 0;
 }
+
+void nvm_detach(nvm_heap *heap)
+{
+    nvm_heap_drop(heap);
+    nvm_dram_unmap(heap, sizeof(*heap));
+}
+
+/* --- references --- */
 
 void *nvm_ptr(nvm_heap *heap, nvm_ref ref)
 {
@@ -297,7 +327,7 @@ nvm_ref nvm_off(nvm_heap *heap, const void *address)
 void nvm_range(nvm_heap *heap, void **base, size_t *length)
 {
     *base = heap->region.base;
-    *length = heap->super.size;
+    *length = heap->data_offset + heap->data_bytes;
 }
 
 void nvm_persist(nvm_heap *heap, const void *address, size_t length)
@@ -311,5 +341,5 @@ void nvm_persist(nvm_heap *heap, const void *address, size_t length)
 
 const char *nvm_version(void)
 {
-    return "0.1.0";
+    return "0.2.0";
 }

@@ -8,54 +8,65 @@
 
 #include "dram.h"
 #include "heap.h"
+#include "settle.h"
 
 void nvm_watermark_write(struct nvm_persist *persist, struct nvm_watermark *lines,
                          unsigned copy, uint64_t seq, uint32_t salt)
 {
-    struct nvm_watermark line = {.seq = seq};
+    _Alignas(64) struct nvm_watermark line = {.seq = seq};
     line.crc = nvm_crc32c(salt, &line, offsetof(struct nvm_watermark, crc));
-    uint64_t words[8];
-    memcpy(words, &line, sizeof(words));
-    nvm_store_line_nt(persist, &lines[copy], words);
+    nvm_store_line(persist, &lines[copy], (const uint64_t *)&line);
     /* The watermark must be durable before a record at or below it is overwritten. */
     nvm_fence(persist);
+}
+
+static size_t lane_bytes(const struct nvm_heap *heap)
+{
+    size_t bytes = sizeof(struct nvm_lane) + heap->super.ring * sizeof(struct nvm_mirror);
+    return (bytes + 63) / 64 * 64;
+}
+
+static void init_lane(struct nvm_heap *heap, uint32_t index, uint64_t clock)
+{
+    struct nvm_lanes *lanes = &heap->lanes;
+    struct nvm_lane *lane = nvm_lane_at(heap, index);
+    struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
+    lane->heap = heap;
+    lane->lanes = lanes;
+    lane->ring = records + (size_t)index * heap->super.ring;
+    lane->mirror = (struct nvm_mirror *)(lane + 1);
+    lane->mask = heap->super.ring - 1;
+    lane->room = 0;
+    lane->salt = heap->salt;
+    lane->index = (uint16_t)index;
+    lane->shared = index == lanes->count - 1;
+    pthread_mutex_init(&lane->turn, NULL);
+    pthread_mutex_init(&lane->stage, NULL);
+    /* As if it had just settled everything before the clock. */
+    lane->flushed_seq = clock - 1;
+    atomic_init(&lane->last, clock - 1);
+    atomic_init(&lane->durable, clock - 1);
 }
 
 int nvm_lanes_init(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
                    unsigned next_copy)
 {
     struct nvm_lanes *lanes = &heap->lanes;
-    uint32_t ring = heap->super.ring;
     lanes->count = heap->super.lanes;
-    lanes->salt = heap->salt;
-    lanes->watermark = nvm_heap_at(heap, NVM_WATERMARK_OFFSET);
-    lanes->durable = watermark;
+    lanes->line = nvm_heap_at(heap, NVM_WATERMARK_OFFSET);
+    lanes->line_seq = watermark;
     lanes->next_copy = next_copy;
     lanes->checkpoints = 0;
     atomic_init(&lanes->clock, clock);
-    atomic_init(&lanes->used, 1);
+    atomic_init(&lanes->watermark, watermark);
+    atomic_init(&lanes->used, 0);
     memset(&lanes->persist, 0, sizeof(lanes->persist));
-    lanes->lane = nvm_dram_map(
-        lanes->count * (sizeof(struct nvm_lane) + ring * sizeof(struct nvm_mirror)));
+    lanes->stride = lane_bytes(heap);
+    lanes->lane = nvm_dram_map(lanes->count * lanes->stride);
     if (lanes->lane == NULL)
         return ENOMEM;
     pthread_mutex_init(&lanes->lock, NULL);
     pthread_mutex_init(&lanes->checkpoint, NULL);
-    struct nvm_record *records = nvm_heap_at(heap, NVM_LANES_OFFSET);
-    struct nvm_mirror *mirrors = (struct nvm_mirror *)(lanes->lane + lanes->count);
-    for (uint32_t i = 0; i < lanes->count; i++) {
-        struct nvm_lane *lane = &lanes->lane[i];
-        lane->heap = heap;
-        lane->lanes = lanes;
-        lane->ring = records + (size_t)i * ring;
-        lane->mirror = mirrors + (size_t)i * ring;
-        lane->mask = ring - 1;
-        lane->room = ring / 2;
-        lane->salt = heap->salt;
-        lane->index = (uint16_t)i;
-        pthread_mutex_init(&lane->shared, NULL);
-        atomic_init(&lane->active, NVM_LANE_IDLE);
-    }
     return 0;
 }
 
@@ -63,24 +74,32 @@ void nvm_lanes_fini(struct nvm_heap *heap)
 {
     struct nvm_lanes *lanes = &heap->lanes;
     if (lanes->lane != NULL)
-        nvm_dram_unmap(lanes->lane,
-                       lanes->count * (sizeof(struct nvm_lane) +
-                                       heap->super.ring * sizeof(struct nvm_mirror)));
+        nvm_dram_unmap(lanes->lane, lanes->count * lanes->stride);
     lanes->lane = NULL;
+}
+
+/* Takes into use the lane that comes next; false: no room for it on media. */
+static bool open_lane(struct nvm_heap *heap, uint32_t index)
+{
+    if (nvm_heap_allocate_lanes(heap, index + 1) != 0)
+        return false;
+    init_lane(heap, index, atomic_load(&heap->lanes.clock));
+    atomic_store(&heap->lanes.used, index + 1);
+    return true;
 }
 
 struct nvm_lane *nvm_lane_acquire(struct nvm_heap *heap)
 {
     struct nvm_lanes *lanes = &heap->lanes;
-    struct nvm_lane *found = &lanes->lane[0];
+    struct nvm_lane *found = NULL;
     pthread_mutex_lock(&lanes->lock);
-    for (uint32_t i = 1; i < lanes->count; i++) {
-        if (!lanes->lane[i].owned) {
-            found = &lanes->lane[i];
-            found->owned = true;
-            if (atomic_load(&lanes->used) <= i)
-                atomic_store(&lanes->used, i + 1);
+    for (uint32_t i = 0; found == NULL && i < lanes->count; i++) {
+        if (atomic_load(&lanes->used) <= i && !open_lane(heap, i))
             break;
+        struct nvm_lane *lane = nvm_lane_at(heap, i);
+        if (!lane->owned || lane->shared) {
+            lane->owned = true;
+            found = lane;
         }
     }
     pthread_mutex_unlock(&lanes->lock);
@@ -90,104 +109,138 @@ struct nvm_lane *nvm_lane_acquire(struct nvm_heap *heap)
 void nvm_lane_release(struct nvm_lane *lane)
 {
     struct nvm_lanes *lanes = &lane->heap->lanes;
+    /* The next owner's fences do not complete this thread's flushes. */
+    if (!lane->shared)
+        nvm_lane_settle(lane);
     pthread_mutex_lock(&lanes->lock);
     lane->owned = false;
     pthread_mutex_unlock(&lanes->lock);
 }
 
-/* Remembers the lines flushed in this checkpoint, lossily: a line that is
-   forgotten is flushed again, which costs but does no harm. */
-#define FLUSHED_LINES 256u
-struct flushed_lines {
-    uintptr_t line[FLUSHED_LINES];
-};
-
-static inline __attribute__((always_inline)) void
-flush_once(struct nvm_persist *persist, struct flushed_lines *seen, const void *address)
+/* Largest X such that the effects of all records with seq <= X are durable. */
+static uint64_t history(struct nvm_heap *heap)
 {
-    uintptr_t line = (uintptr_t)address / NVM_LINE;
-    uintptr_t *slot = &seen->line[line % FLUSHED_LINES];
-    if (*slot != line) {
-        *slot = line;
-        nvm_flush_one(persist, address);
-    }
-}
-
-/* Largest X such that every record with seq <= X has made its stores. */
-static uint64_t completed_up_to(struct nvm_lanes *lanes, uint32_t *used)
-{
-    uint64_t completed = atomic_load(&lanes->clock) - 1;
+    struct nvm_lanes *lanes = &heap->lanes;
+    uint64_t seq = atomic_load(&lanes->clock) - 1;
     /* After the clock: a lane that is first used from here on draws above it. */
-    *used = atomic_load(&lanes->used);
-    for (uint32_t i = 0; i < *used; i++) {
-        uint64_t active = atomic_load(&lanes->lane[i].active);
-        if (active != NVM_LANE_IDLE && active <= completed)
-            completed = active - 1;
+    uint32_t used = atomic_load(&lanes->used);
+    for (uint32_t i = 0; i < used; i++) {
+        struct nvm_lane *lane = nvm_lane_at(heap, i);
+        uint64_t last = atomic_load(&lane->last);
+        uint64_t durable = atomic_load(&lane->durable);
+        if ((last == 0 || durable < last) && durable < seq)
+            seq = durable;
     }
-    return completed;
+    return seq;
 }
 
-static uint64_t flush_lane(struct nvm_lane *lane, uint64_t completed,
-                           struct nvm_persist *persist, struct flushed_lines *seen)
+static void raise_watermark(struct nvm_lanes *lanes, uint64_t seq)
 {
-    uint64_t head = atomic_load_explicit(&lane->head, memory_order_acquire);
-    uint64_t at = atomic_load_explicit(&lane->flushed, memory_order_relaxed);
-    for (; at < head; at++) {
-        const struct nvm_mirror *mirror = &lane->mirror[at & lane->mask];
-        if (mirror->seq > completed)
-            break;
-        flush_once(persist, seen, mirror->dest);
-        flush_once(persist, seen, mirror->mark);
-    }
-    return at;
-}
-
-static void checkpoint_locked(struct nvm_lanes *lanes)
-{
-    struct flushed_lines seen = {{0}};
-    uint64_t flushed[64]; /* the most lanes that layout.c gives a heap */
-    uint32_t used;
-    uint64_t completed = completed_up_to(lanes, &used);
-    if (completed <= lanes->durable)
-        return;
-    for (uint32_t i = 0; i < used; i++)
-        flushed[i] = flush_lane(&lanes->lane[i], completed, &lanes->persist, &seen);
-    /* The effects must be durable before the watermark calls their records history. */
-    nvm_fence(&lanes->persist);
-    nvm_watermark_write(&lanes->persist, lanes->watermark, lanes->next_copy, completed,
-                        lanes->salt);
-    lanes->next_copy ^= 1;
-    lanes->durable = completed;
-    lanes->checkpoints++;
-    for (uint32_t i = 0; i < used; i++)
-        atomic_store_explicit(&lanes->lane[i].flushed, flushed[i], memory_order_release);
+    uint64_t now = atomic_load(&lanes->watermark);
+    while (now < seq && !atomic_compare_exchange_weak(&lanes->watermark, &now, seq))
+        continue;
 }
 
 void nvm_lanes_checkpoint(struct nvm_heap *heap)
 {
-    pthread_mutex_lock(&heap->lanes.checkpoint);
-    checkpoint_locked(&heap->lanes);
-    pthread_mutex_unlock(&heap->lanes.checkpoint);
+    struct nvm_lanes *lanes = &heap->lanes;
+    nvm_lanes_settle(heap);
+    pthread_mutex_lock(&lanes->checkpoint);
+    uint64_t seq = history(heap);
+    if (seq > lanes->line_seq) {
+        nvm_watermark_write(&lanes->persist, lanes->line, lanes->next_copy, seq,
+                            heap->salt);
+        lanes->next_copy ^= 1;
+        lanes->line_seq = seq;
+        lanes->checkpoints++;
+    }
+    raise_watermark(lanes, lanes->line_seq);
+    pthread_mutex_unlock(&lanes->checkpoint);
 }
 
-void nvm_lane_make_room(struct nvm_lane *lane)
+/* What is surely the watermark on media: what the newest record carries, or a
+   line says. */
+static uint64_t watermark_on_media(struct nvm_lane *lane)
 {
     struct nvm_lanes *lanes = lane->lanes;
-    uint64_t size = (uint64_t)lane->mask + 1;
-    if (pthread_mutex_trylock(&lanes->checkpoint) == 0) {
-        checkpoint_locked(lanes);
-        pthread_mutex_unlock(&lanes->checkpoint);
+    pthread_mutex_lock(&lanes->checkpoint);
+    uint64_t seq = lanes->line_seq;
+    pthread_mutex_unlock(&lanes->checkpoint);
+    return lane->staging.watermark > seq ? lane->staging.watermark : seq;
+}
+
+/* Head up to which records may be written: what they overwrite is history. */
+static uint64_t room_below(struct nvm_lane *lane, uint64_t watermark)
+{
+    uint64_t ring = (uint64_t)lane->mask + 1;
+    uint64_t first = lane->stage_count > NVM_STAGES ? lane->stage_count - NVM_STAGES : 0;
+    for (uint64_t i = lane->stage_count; i > first; i--) {
+        const struct nvm_stage *stage = &lane->stages[(i - 1) % NVM_STAGES];
+        if (stage->seq <= watermark)
+            return stage->head + ring;
     }
-    uint64_t flushed = atomic_load_explicit(&lane->flushed, memory_order_acquire);
-    /* Full: only an operation in flight on another lane can hold it back, and
-       that one needs the processor. */
-    while (lane->head_private - flushed >= size) {
-        nvm_lanes_checkpoint(lane->heap);
-        flushed = atomic_load_explicit(&lane->flushed, memory_order_acquire);
-        if (lane->head_private - flushed >= size)
+    return ring; /* what was there at open is history */
+}
+
+void nvm_lane_stage(struct nvm_lane *lane, unsigned count)
+{
+    struct nvm_heap *heap = lane->heap;
+    uint64_t quarter = ((uint64_t)lane->mask + 1) / 4, head = nvm_lane_head(lane);
+    lane->stages[lane->stage_count++ % NVM_STAGES] =
+        (struct nvm_stage){head, atomic_load(&lane->last)};
+    if (lane->shared)
+        nvm_lane_settle(lane); /* other threads write here: no fence of ours follows */
+    else
+        nvm_lane_settle_later(lane);
+    raise_watermark(lane->lanes, history(heap));
+    uint64_t room = room_below(lane, lane->staging.watermark);
+    while (room < head + count) {
+        /* A lane that has come to rest, or an operation in flight, holds it back. */
+        nvm_lanes_checkpoint(heap);
+        room = room_below(lane, watermark_on_media(lane));
+        if (room < head + count)
             sched_yield();
     }
-    /* Next time when half the ring is used; at the latest when all of it is. */
-    lane->room =
-        flushed + size / 2 > lane->head_private ? flushed + size / 2 : flushed + size;
+    lane->room = room < head + quarter ? room : head + quarter;
+}
+
+uint64_t nvm_lane_log_group(struct nvm_lane *lane, const struct nvm_record *records,
+                            unsigned count)
+{
+    struct nvm_lanes *lanes = lane->lanes;
+    struct nvm_record *record = &lane->staging;
+    struct nvm_persist counts = {0};
+    uint64_t watermark = atomic_load_explicit(&lanes->watermark, memory_order_relaxed);
+    uint64_t head = nvm_lane_head(lane);
+    atomic_store_explicit(&lane->last, 0, memory_order_relaxed);
+    uint64_t seq = atomic_fetch_add(&lanes->clock, 1);
+    for (unsigned i = 0; i < count; i++) {
+        record->tag = records[i].tag;
+        record->dest = records[i].dest;
+        record->watermark = watermark;
+        record->seq = seq;
+        record->detail = records[i].detail | (uint64_t)i << NVM_DETAIL_INDEX |
+                         (uint64_t)(count - 1) << NVM_DETAIL_GROUP;
+        record->from = records[i].from;
+        record->ordinal = (uint32_t)(head + i);
+        record->crc = nvm_record_crc(record, lane->salt);
+        nvm_store_line(&counts, &lane->ring[(head + i) & lane->mask],
+                       (const uint64_t *)record);
+    }
+    record->detail = record->from = 0;
+    /* All records before any effect: without one of them the group is absent. */
+    nvm_fence(&counts);
+    /* Each record counts as a line and a fence by being there (walk.c). */
+    lane->joined += count - 1;
+    return seq;
+}
+
+void nvm_lane_end_settled(struct nvm_lane *lane, uint64_t seq, unsigned count)
+{
+    pthread_mutex_lock(&lane->stage);
+    lane->applied = lane->fenced = nvm_lane_head(lane) + count;
+    lane->flushed_seq = seq;
+    atomic_store(&lane->durable, seq);
+    nvm_lane_end(lane, seq, lane->applied);
+    pthread_mutex_unlock(&lane->stage);
 }

@@ -5,19 +5,20 @@
 #include <errno.h>
 
 /*
- * Lanes and rings by size: a ring must be long for checkpoints to be rare
- * (two fences in half a ring of operations), yet all lanes together should
- * stay near 1/64 of the file.
- *   size         lanes  ring  bytes
- *   < 4 MiB      4      32    8 KiB
- *   < 64 MiB     16     128   128 KiB
- *   otherwise    64     256   1 MiB
+ * Lanes, rings and roots by the size that the heap may reach:
+ *   max_size     lanes  ring  bytes     roots  bytes
+ *   < 4 MiB      4      64    16 KiB    64     4 KiB
+ *   < 64 MiB     16     128   128 KiB   1024   64 KiB
+ *   otherwise    64     256   1 MiB     1024   64 KiB
+ * A ring has four quarters (lane.h), and a quarter holds a group of 16.
  */
-static void choose_lanes(struct nvm_super *super)
+static void choose_counts(struct nvm_super *super)
 {
+    super->roots = 1024;
     if (super->max_size < (uint64_t)4 << 20) {
         super->lanes = 4;
-        super->ring = 32;
+        super->ring = 64;
+        super->roots = 64;
     } else if (super->max_size < (uint64_t)64 << 20) {
         super->lanes = 16;
         super->ring = 128;
@@ -32,27 +33,37 @@ static uint64_t round_up(uint64_t value, uint64_t to)
     return (value + to - 1) / to * to;
 }
 
+/* Where the bitmaps and the data begin when there are `units`. */
+static uint64_t place_tables(struct nvm_super *super, uint64_t units)
+{
+    super->bitmap_offset = round_up(super->chunk_offset + units * 8, NVM_PAGE);
+    return round_up(super->bitmap_offset + units * NVM_BITMAP_BYTES, NVM_UNIT_BYTES);
+}
+
 int nvm_layout_compute(struct nvm_super *super)
 {
-    choose_lanes(super);
-    super->unit_shift = NVM_UNIT_SHIFT;
-    super->chunk_offset = NVM_LANES_OFFSET + (uint64_t)super->lanes * super->ring *
-                                                 sizeof(struct nvm_record);
+    choose_counts(super);
+    super->lanes_offset =
+        NVM_ROOTS_OFFSET +
+        round_up(super->roots * sizeof(struct nvm_root_entry), NVM_PAGE);
+    super->chunk_offset = super->lanes_offset + (uint64_t)super->lanes * super->ring *
+                                                    sizeof(struct nvm_record);
     /* As many units as fit behind their own metadata. */
-    uint64_t units = super->max_size / NVM_UNIT_BYTES;
-    uint64_t data = 0;
-    for (;; units--) {
-        if (units == 0)
-            return EINVAL;
-        super->bitmap_offset = round_up(super->chunk_offset + units * 8, NVM_PAGE);
-        data = round_up(super->bitmap_offset + units * NVM_BITMAP_BYTES, NVM_UNIT_BYTES);
-        if (data + units * NVM_UNIT_BYTES <= super->max_size)
-            break;
-    }
-    if (units >= NVM_CHUNK_MAX_UNITS || super->size <= data)
+    if (super->max_size >> NVM_UNIT_SHIFT >= NVM_CHUNK_MAX_UNITS)
+        return EINVAL;
+    uint64_t units = super->max_size / (NVM_UNIT_BYTES + 8 + NVM_BITMAP_BYTES);
+    while (units > 0 &&
+           place_tables(super, units) + units * NVM_UNIT_BYTES > super->max_size)
+        units--;
+    if (units == 0)
+        return EINVAL;
+    uint64_t data = place_tables(super, units);
+    if (super->size <= data || super->size > super->max_size)
         return EINVAL;
     super->max_units = units;
     super->data_offset = data;
     super->units = (super->size - data) / NVM_UNIT_BYTES;
+    if (super->units > units)
+        super->units = units;
     return super->units == 0 ? EINVAL : 0;
 }

@@ -6,28 +6,36 @@
  *   0               4096               superblock copy 0
  *   4096            4096               superblock copy 1
  *   8192            4096               watermark copies: two lines, 64 B each
- *   12288           4096               root table: 64 entries of 64 B
- *   16384           lanes * ring * 64  lanes: rings of 64-byte records
+ *   12288           roots * 64         root table: entry 0 is the unnamed root
+ *   lanes_offset    lanes * ring * 64  lanes: rings of 64-byte records
  *   chunk_offset    max_units * 8      chunk table: one entry a 64 KiB unit
- *   bitmap_offset   max_units * 512    slab bitmaps: one bit a block
- *   data_offset     units * 65536      units: slabs and extents
+ *   bitmap_offset   max_units * 1024   slab bitmaps: 128 words a unit, of which 86 at
+ * most are used; so a mark's position is its address data_offset     units * 65536 units:
+ * slabs and extents
  *
  * All numbers are little-endian; nothing on media is an address.  Metadata
- * lies apart from the data, so an overflow of a block cannot reach it.
+ * lies apart from the data, so an overflow of a block cannot reach it.  The
+ * metadata of units and lanes that are not in use yet is a hole in the file.
  *
  * Valid if and only if
  *   superblock   magic, version and crc32c fit, and the geometry that it
- *                states follows from (size, max_size, lanes, ring) by
- *                nvm_layout_compute(); of two valid copies the one with the
- *                higher generation counts.
- *   watermark    crc32c fits; of two valid lines the higher value counts.
+ *                states follows from (size, max_size) by nvm_layout_compute();
+ *                of two valid copies the one with the higher generation
+ *                counts.  If the other one is damaged, the heap counts as not
+ *                closed: the damaged one may have been the newer.
+ *   watermark    crc32c fits.  The heap's watermark is the highest of the
+ *                valid lines' and of the valid records'.
  *   record       op is known, crc32c (salted with the heap's uuid) fits, the
- *                reserved bytes are 0; it counts only if its seq is above the watermark.
- * A torn record is therefore an absent one. chunk entry  its crc16 over (entry, unit
- * number) fits, and it is reached by the walk: entry 0, then on by each entry's `units`
- * to the end.  Entries that the walk jumps over mean nothing. slab bitmap  it belongs to
- * a unit whose entry is a SLAB; of its words up to the one with the last block, bits past
- * that block are 0. root entry   crc32c over its key fits; its `ref` is an owned slot.
+ *                reserved bytes are 0; it counts only if its seq is above the
+ *                watermark, and a record of a group only if every record of
+ *                the group is there.  A torn record is therefore an absent one.
+ *   chunk entry  its crc16 over (entry, unit number) fits, and it is reached
+ *                by the walk: entry 0, then on by each entry's `units` to the
+ *                end.  Entries that the walk jumps over mean nothing.
+ *   slab bitmap  it belongs to a unit whose entry is a SLAB; each of its words
+ *                that has blocks fits its own checksum (mark.h) and has no bit
+ *                for a block past the last.
+ *   root entry   crc32c over its key fits; its `ref` is an owned slot.
  */
 #ifndef NVM_LAYOUT_H
 #define NVM_LAYOUT_H
@@ -38,21 +46,27 @@
 #include "crc32c.h"
 
 #define NVM_MAGIC          "NVMALLOC"
-#define NVM_FORMAT_VERSION 1u
+#define NVM_FORMAT_VERSION 2u
 
-#define NVM_PAGE         ((uint64_t)4096)
-#define NVM_UNIT_SHIFT   16u
-#define NVM_UNIT_BYTES   ((uint64_t)1 << NVM_UNIT_SHIFT)
-#define NVM_BITMAP_WORDS 64u /* of 64 bits a unit: 4096 blocks of 16 B */
+#define NVM_PAGE       ((uint64_t)4096)
+#define NVM_UNIT_SHIFT 16u
+#define NVM_UNIT_BYTES ((uint64_t)1 << NVM_UNIT_SHIFT)
+
+/* A bitmap word: 48 blocks and their checksum.  86 words hold the 4096 blocks of
+   16 B that a unit has at most. */
+#define NVM_WORD_BLOCKS  48u
+#define NVM_BITMAP_WORDS 128u
 #define NVM_BITMAP_BYTES (NVM_BITMAP_WORDS * 8u)
+#define NVM_SLAB_BLOCKS  4096u /* of a slab, at most */
 
 #define NVM_SUPER_OFFSET(copy) ((uint64_t)(copy)*NVM_PAGE)
 #define NVM_WATERMARK_OFFSET   (2 * NVM_PAGE)
 #define NVM_ROOTS_OFFSET       (3 * NVM_PAGE)
-#define NVM_LANES_OFFSET       (4 * NVM_PAGE)
-#define NVM_ROOT_ENTRIES       64u
 
-enum nvm_super_flags { NVM_SUPER_CLEAN = 1u << 0 };
+enum nvm_super_flags {
+    NVM_SUPER_CLEAN = 1u << 0, /* closed: the log is history, bitmaps are right */
+    NVM_SUPER_HOLES = 1u << 1, /* free units may be holes of the file */
+};
 
 /* One superblock copy (the rest of its page is zero). */
 struct nvm_super {
@@ -65,19 +79,22 @@ struct nvm_super {
     uint64_t max_size;      /*  48 bytes to which it may grow */
     uint64_t clock;         /*  56 next sequence number, when clean */
     uint32_t flags;         /*  64 enum nvm_super_flags */
-    uint32_t lanes;         /*  68 */
-    uint32_t ring;          /*  72 records a lane; a power of two */
-    uint32_t unit_shift;    /*  76 NVM_UNIT_SHIFT */
-    uint64_t chunk_offset;  /*  80 */
-    uint64_t bitmap_offset; /*  88 */
-    uint64_t data_offset;   /*  96 */
-    uint64_t units;         /* 104 units in use */
-    uint64_t max_units;     /* 112 units for which there is metadata */
-    uint32_t reserved;      /* 120 0 */
-    uint32_t crc;           /* 124 crc32c of bytes 0..123 */
+    uint32_t mode;          /*  68 enum nvm_mode */
+    uint32_t lanes;         /*  72 */
+    uint32_t ring;          /*  76 records a lane; a power of two */
+    uint32_t lanes_used;    /*  80 lanes from here on have never held a record */
+    uint32_t roots;         /*  84 entries of the root table */
+    uint64_t lanes_offset;  /*  88 */
+    uint64_t chunk_offset;  /*  96 */
+    uint64_t bitmap_offset; /* 104 */
+    uint64_t data_offset;   /* 112 */
+    uint64_t units;         /* 120 units in use */
+    uint64_t max_units;     /* 128 units for which there is metadata */
+    uint32_t reserved[13];  /* 136 0 */
+    uint32_t crc;           /* 188 crc32c of bytes 0..187 */
 };
-_Static_assert(sizeof(struct nvm_super) == 128, "on-media size");
-_Static_assert(offsetof(struct nvm_super, crc) == 124, "on-media offset");
+_Static_assert(sizeof(struct nvm_super) == 192, "on-media size");
+_Static_assert(offsetof(struct nvm_super, crc) == 188, "on-media offset");
 
 /* One of the two watermark lines, written alternately. */
 struct nvm_watermark {
@@ -88,47 +105,62 @@ struct nvm_watermark {
 };
 _Static_assert(sizeof(struct nvm_watermark) == 64, "on-media size");
 
+/* What a record tells.  Whether it tells it of a slab's block or of an extent
+   is told by the tag's class. */
 enum nvm_op {
     NVM_OP_NONE = 0,
-    NVM_OP_ALLOC = 1,        /* slab block: *dest = obj, bit set */
-    NVM_OP_FREE = 2,         /* slab block: *dest = 0, bit cleared */
-    NVM_OP_EXTENT_ALLOC = 3, /* *dest = obj, chunk entry becomes EXTENT */
-    NVM_OP_EXTENT_FREE = 4,  /* *dest = 0, chunk entry becomes FREE */
+    NVM_OP_ALLOC = 1, /* *dest = block, the block's mark is set */
+    NVM_OP_FREE = 2,  /* *dest = 0, the mark is cleared */
+    NVM_OP_MOVE = 3,  /* *from = 0, *dest = block */
+    NVM_OP_DONE = 4,  /* strict: the lane's operation before it has had its effects */
 };
 
 /*
  * A block's tag: what its records say of it, in one word.
- *   bits 0-35   number of its bit among the bitmaps: unit * 4096 + index
- *               (extent: its first unit * 4096)
- *   bits 36-49  generation of the chunk entry (slab) or of the extent
- *   bits 50-56  size class (extent: 0)
- *   bits 57-59  enum nvm_op, in a record; 0 elsewhere
- *   bit  60     1: an extent
+ *   bits 0-36   position of its mark: unit * 8192 + word * 64 + bit
+ *               (extent: its first unit * 8192)
+ *   bits 37-50  generation of the chunk entry (slab) or of the extent
+ *   bits 51-57  size class; NVM_CLASS_EXTENT: an extent
+ *   bits 58-60  enum nvm_op, in a record; 0 elsewhere
  */
-#define NVM_TAG_GENERATION 36u
-#define NVM_TAG_CLASS      50u
-#define NVM_TAG_OP         57u
-#define NVM_TAG_EXTENT     ((uint64_t)1 << 60)
-#define NVM_UNIT_BITS      12u /* log2 of the bits of a unit's bitmap */
+#define NVM_TAG_GENERATION 37u
+#define NVM_TAG_CLASS      51u
+#define NVM_TAG_OP         58u
+#define NVM_TAG_BITS       61u
+#define NVM_UNIT_BITS      13u /* log2 of the positions of a unit */
+#define NVM_CLASS_EXTENT   127u
 
-/* A lane's record: one line, written whole by non-temporal stores. */
+/* A lane's record: one line, written whole past the caches. */
 struct nvm_record {
-    uint64_t tag;         /*  0 block and op */
-    uint64_t seq;         /*  8 from the heap's one clock */
-    uint64_t dest;        /* 16 offset of the slot */
-    uint64_t object;      /* 24 offset of the block */
-    uint64_t bytes;       /* 32 length of an extent; 0 for a slab block */
-    uint64_t reserved[2]; /* 40 0 */
-    uint32_t zero;        /* 56 0 */
-    uint32_t crc;         /* 60 salted crc32c of bytes 0..39 */
+    uint64_t tag;       /*  0 block and op */
+    uint64_t dest;      /*  8 offset of the slot */
+    uint64_t watermark; /* 16 what was history when it was written */
+    uint64_t seq;       /* 24 from the heap's one clock; the same in all of a group */
+    uint64_t detail;    /* 32 NVM_DETAIL_..., 0 in most */
+    uint64_t from;      /* 40 MOVE: offset of the slot that is emptied; else 0 */
+    uint64_t zero;      /* 48 0 */
+    uint32_t ordinal;   /* 56 its number in the lane since the heap was opened */
+    uint32_t crc;       /* 60 crc32c of (detail, from,) tag, dest, watermark, seq; it
+                              starts from the heap's salt ^ ordinal */
 };
 _Static_assert(sizeof(struct nvm_record) == 64, "one line");
 _Static_assert(offsetof(struct nvm_record, crc) == 60, "on-media offset");
-_Static_assert((1u << NVM_UNIT_BITS) == NVM_BITMAP_WORDS * 64, "bits of a unit");
+_Static_assert((1u << NVM_UNIT_BITS) >= NVM_BITMAP_WORDS * 64, "positions of a unit");
+_Static_assert(NVM_BITMAP_WORDS *NVM_WORD_BLOCKS >= NVM_SLAB_BLOCKS, "blocks of a unit");
+
+/* nvm_record.detail: bits 0-31 units of an extent, 32-39 this record's number in its
+   group, 40-47 records of the group less one. */
+#define NVM_DETAIL_INDEX 32u
+#define NVM_DETAIL_GROUP 40u
 
 static inline unsigned nvm_tag_op(uint64_t tag)
 {
     return (tag >> NVM_TAG_OP) & 7;
+}
+
+static inline uint64_t nvm_tag_position(uint64_t tag)
+{
+    return tag & (((uint64_t)1 << NVM_TAG_GENERATION) - 1);
 }
 
 static inline uint32_t nvm_tag_unit(uint64_t tag)
@@ -136,9 +168,20 @@ static inline uint32_t nvm_tag_unit(uint64_t tag)
     return (tag >> NVM_UNIT_BITS) & 0xffffff;
 }
 
+static inline uint32_t nvm_tag_word(uint64_t tag)
+{
+    return (tag >> 6) & ((1u << (NVM_UNIT_BITS - 6)) - 1);
+}
+
+static inline uint32_t nvm_tag_bit(uint64_t tag)
+{
+    return tag & 63;
+}
+
+/* Number of the block in its slab. */
 static inline uint32_t nvm_tag_index(uint64_t tag)
 {
-    return tag & ((1u << NVM_UNIT_BITS) - 1);
+    return nvm_tag_word(tag) * NVM_WORD_BLOCKS + nvm_tag_bit(tag);
 }
 
 static inline uint32_t nvm_tag_generation(uint64_t tag)
@@ -151,24 +194,47 @@ static inline uint32_t nvm_tag_class(uint64_t tag)
     return (tag >> NVM_TAG_CLASS) & 127;
 }
 
+static inline int nvm_tag_is_extent(uint64_t tag)
+{
+    return nvm_tag_class(tag) == NVM_CLASS_EXTENT;
+}
+
+/*
+ * detail and from are covered if one of them is not 0, so that the records of
+ * plain allocations and frees, where both are 0, do without; seq comes last,
+ * so that all but one step is done before it is drawn.
+ */
+static inline __attribute__((always_inline)) uint64_t
+nvm_record_crc_begin(uint64_t tag, uint64_t dest, uint64_t watermark, uint64_t detail,
+                     uint64_t from, uint64_t salt)
+{
+    uint64_t crc = salt;
+    if ((detail | from) != 0)
+        crc = nvm_crc32c_u64(nvm_crc32c_u64(crc, detail), from);
+    return nvm_crc32c_u64(nvm_crc32c_u64(nvm_crc32c_u64(crc, tag), dest), watermark);
+}
+
 static inline uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t salt)
 {
-    return nvm_crc32c(salt, record, offsetof(struct nvm_record, reserved));
+    uint64_t crc =
+        nvm_record_crc_begin(record->tag, record->dest, record->watermark, record->detail,
+                             record->from, salt ^ record->ordinal);
+    return (uint32_t)nvm_crc32c_u64(crc, record->seq);
 }
 
 /* The "valid if and only if" of a record, above. */
 static inline int nvm_record_valid(const struct nvm_record *record, uint32_t salt)
 {
     unsigned op = nvm_tag_op(record->tag);
-    return op != NVM_OP_NONE && op <= NVM_OP_EXTENT_FREE &&
-           (record->reserved[0] | record->reserved[1] | record->zero) == 0 &&
+    return op != NVM_OP_NONE && op <= NVM_OP_DONE && record->zero == 0 &&
            record->crc == nvm_record_crc(record, salt);
 }
 
-/* A named root. `ref` is an owned slot; the key never changes once valid. */
+/* A root: a name and an owned slot. The key never changes once valid; an entry
+   whose crc does not fit is free. */
 struct nvm_root_entry {
     uint64_t ref;      /*  0 */
-    uint64_t bytes;    /*  8 size asked for when it was made */
+    uint64_t bytes;    /*  8 root block: the size asked for when it was made */
     char name[40];     /* 16 zero-padded; name[39] is 0 */
     uint32_t reserved; /* 56 0 */
     uint32_t crc;      /* 60 salted crc32c of bytes 8..59 */
@@ -232,8 +298,9 @@ static inline int nvm_chunk_intact(uint64_t entry, uint64_t unit, uint32_t salt)
            (entry & 7) != NVM_CHUNK_NONE;
 }
 
-/* Fills in geometry (offsets, units, lanes, ring) from size and max_size;
-   0, or EINVAL if not even one unit fits. */
+/* Fills in geometry (offsets, units, lanes, ring, roots) from size and
+   max_size; size 0 becomes the least that holds one step of growth.  0, or
+   EINVAL if not even one unit fits. */
 int nvm_layout_compute(struct nvm_super *super);
 
 #endif

@@ -8,52 +8,56 @@
  * 1. What for
  *
  *    Programs allocate few sizes often. A cache of equal objects answers in constant
- * time, mostly without touching memory that other CPUs touch; and keeps objects
- * constructed while they are free. Two layers:
+ *    time, mostly without touching memory that other CPUs touch; and keeps objects
+ *    constructed while they are free. Two layers:
  *
- *      objcache_alloc/free -> CPU: loaded, previous magazine -> depot: full, empty
- * magazines
+ *      objcache_alloc/free -> CPU: loaded, previous magazine
+ *                          -> depot: full, empty magazines
  *                          -> slabs -> vmem arena
  *
  * 2. Objects are never touched
  *
  *    Nothing is stored in an object or in its slab: no links, no tags, no fill pattern.
- * So objects may be ranges of integers, as in vmem's quantum caches, or of NVM whose
- * content is none of our business. (In-place tags would save the look-up in 3, in a layer
- * that the magazines leave idle.)
+ *    So objects may be ranges of integers, as in vmem's quantum caches, or of NVM whose
+ *    content is none of our business. (In-place tags would save the look-up in 3, in a
+ *    layer that the magazines leave idle.)
  *
  * 3. Slab layer
  *
  *    A slab is a range of the arena, a power of two of its quanta, cut into equal
- * objects. A tag outside of it has one bit for each free object. Slabs with a free object
- * are on a list, newest change first; a slab without objects in use goes back to the
- * arena at once, so that the arena's spans become whole again (the depot dampens that).
- *    A tag is found from an address by a hash; slabs need not be aligned: slab_of().
+ *    objects. A tag outside of it has one bit for each free object. Slabs with a free
+ *    object are on a list, newest change first; a slab without objects in use goes back
+ *    to the arena at once, so that the arena's spans become whole again (the depot
+ *    dampens that). A tag is found from an address by a hash; slabs need not be
+ *    aligned: slab_of().
+ *
  *      inuse = sum of sl_inuse; sl_inuse + set bits of sl_free = objects of a slab;
  *      a slab is on the list if and only if sl_inuse < objects of a slab; sl_inuse > 0.
+ *
  *    Objects of the slab layer are raw: the constructor runs behind it, the destructor
  *    before it.
  *
  * 4. Magazine layer
  *
  *    A magazine is a stack of M constructed objects ("rounds"). Each CPU has a loaded
- * one, in any state, and the previous one, which is full or empty. An allocation pops
- * from the loaded one, a free pushes; if that can't be, they swap; if that doesn't help,
- * one is exchanged at the depot. So between two visits at the depot lie at least M
- * operations, and a thread that alternates at a boundary doesn't visit it at all. An
- * object freed is found by any CPU: by its own in the magazine, by the others when the
- *    magazine has gone to the depot, and by all when the slab layer fails (everything is
- *    purged before an allocation fails).
+ *    one, in any state, and the previous one, which is full or empty. An allocation
+ *    pops from the loaded one, a free pushes; if that can't be, they swap; if that
+ *    doesn't help, one is exchanged at the depot. So between two visits at the depot
+ *    lie at least M operations, and a thread that alternates at a boundary doesn't
+ *    visit it at all. An object freed is found by any CPU: by its own in the magazine,
+ *    by the others when the magazine has gone to the depot, and by all when the slab
+ *    layer fails (everything is purged before an allocation fails).
  *
  *    M is not constant: when the depot's lock was contended since the last update, new
  *    magazines get larger. A magazine knows its size, so sizes may mix.
  *
- *    Working set: in an interval between updates the depot never had fewer than `ml_min`
- *    magazines; so many it could have done without, and so many a reap may return.
+ *    Working set: in an interval between updates the depot never had fewer than
+ *    `ml_min` magazines; so many it could have done without, and so many a reap may
+ *    return.
  *
- *    "CPU" is only a hint from sched_getcpu(): the lock of the CPU's layer makes a thread
- *    that is moved meanwhile correct, if slower. (Layers per thread would have to be
- * emptied when threads end, and be as many as there are threads.)
+ *    "CPU" is only a hint from sched_getcpu(): the lock of the CPU's layer makes a
+ *    thread that is moved meanwhile correct, if slower. (Layers per thread would have
+ *    to be emptied when threads end, and be as many as there are threads.)
  *
  * 5. Magazines are objects
  *

@@ -10,6 +10,8 @@
 #include "nvmalloc.h"
 
 enum nvm_flush_kind nvm_flush_chosen = NVM_FLUSH_CLFLUSH;
+enum nvm_line_store nvm_line_store_chosen = NVM_LINE_MOVNTI;
+bool nvm_persist_unusual = true;
 nvm_persist_observer *nvm_persist_observe_fn;
 void *nvm_persist_observe_context;
 
@@ -35,8 +37,27 @@ static bool cpu_has(enum nvm_flush_kind kind)
     }
 }
 
+static void judge_usual(void)
+{
+    nvm_persist_unusual =
+        nvm_persist_observed() || nvm_line_store_chosen != NVM_LINE_MOVDIR64B;
+}
+
+/* CPUID leaf 7: ECX bit 28 movdir64b (Intel SDM vol. 2A). */
+static void choose_line_store(void)
+{
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    const char *forced = getenv("NVM_LINE_STORE");
+    __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
+    bool movnti = forced != NULL && strcmp(forced, "movnti") == 0;
+    nvm_line_store_chosen =
+        (ecx >> 28 & 1) && !movnti ? NVM_LINE_MOVDIR64B : NVM_LINE_MOVNTI;
+    judge_usual();
+}
+
 int nvm_persist_init(void)
 {
+    choose_line_store();
     const char *forced = getenv("NVM_PERSIST");
     if (forced != NULL && *forced != '\0') {
         for (unsigned kind = 0; kind <= NVM_FLUSH_NONE; kind++) {
@@ -65,4 +86,5 @@ void nvm_observe(nvm_observer_fn *fn, void *context)
 {
     nvm_persist_observe_context = context;
     nvm_persist_observe_fn = fn;
+    judge_usual();
 }

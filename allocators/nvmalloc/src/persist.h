@@ -61,10 +61,25 @@ extern void *nvm_persist_observe_context;
 int nvm_persist_init(void);
 const char *nvm_persist_name(void);
 
+static inline void nvm_persist_add(struct nvm_persist *sum,
+                                   const struct nvm_persist *part)
+{
+    sum->flushes += part->flushes;
+    sum->fences += part->fences;
+    sum->effective_fences += part->effective_fences;
+    sum->nt_lines += part->nt_lines;
+}
+
 static inline void nvm_persist_notify(int kind, const void *address, size_t length)
 {
     if (__builtin_expect(nvm_persist_observe_fn != NULL, 0))
         nvm_persist_observe_fn(nvm_persist_observe_context, kind, address, length);
+}
+
+/* Uncounted, for who has looked at nvm_flush_chosen. */
+static inline void nvm_clwb(const void *address)
+{
+    __asm__ volatile("clwb %0" : "+m"(*(volatile char *)(uintptr_t)address));
 }
 
 static inline void nvm_flush_line(const void *line)
@@ -72,7 +87,7 @@ static inline void nvm_flush_line(const void *line)
     volatile char *p = (volatile char *)(uintptr_t)line;
     switch (nvm_flush_chosen) {
     case NVM_FLUSH_CLWB:
-        __asm__ volatile("clwb %0" : "+m"(*p));
+        nvm_clwb(line);
         break;
     case NVM_FLUSH_CLFLUSHOPT:
         __asm__ volatile("clflushopt %0" : "+m"(*p));
@@ -118,36 +133,73 @@ static inline void nvm_fence(struct nvm_persist *persist)
     _mm_sfence();
 }
 
-/* Writes one whole line past the caches; line aligned to a line, words to 8.
-   Durable after nvm_fence(); until then any 8-byte unit of it may be torn. */
-static inline void nvm_store_line_nt(struct nvm_persist *persist, void *line,
-                                     const uint64_t words[8])
+/* How a whole line is written past the caches (nvm_store_line). */
+enum nvm_line_store {
+    NVM_LINE_MOVDIR64B, /* one store of 64 bytes, not torn by a crash */
+    NVM_LINE_MOVNTI,    /* eight of 8 bytes, in any order */
+};
+extern enum nvm_line_store nvm_line_store_chosen;
+
+static inline __attribute__((always_inline)) void nvm_movdir64b(void *line,
+                                                                const uint64_t from[8])
+{
+    /* movdir64b (%rsi), %rdi; older assemblers do not know its name. */
+    __asm__ volatile(".byte 0x66, 0x0f, 0x38, 0xf8, 0x3e"
+                     :
+                     : "D"(line), "S"(from), "m"(*(const struct { uint64_t w[8]; } *)from)
+                     : "memory");
+}
+
+static inline void nvm_copy_line_past_caches(void *line, const uint64_t from[8])
+{
+    if (nvm_line_store_chosen == NVM_LINE_MOVDIR64B)
+        nvm_movdir64b(line, from);
+    else
+        for (unsigned i = 0; i < 8; i++)
+            _mm_stream_si64((long long *)line + i, (long long)from[i]);
+}
+
+/*
+ * Writes the 64 bytes at `from` to `line`, both aligned to a line, past the
+ * caches.  Durable after nvm_fence(); until then any 8-byte unit of it may be
+ * missing (movdir64b writes all or nothing, but nobody may rely on it).
+ *
+ * movdir64b where there is one: a locked instruction that comes near eight
+ * movnti flushes the write-combining buffer before it is full, which costs
+ * three fences' time (measured: 590 ns instead of 195 for line, fence, lock).
+ */
+static inline void nvm_store_line(struct nvm_persist *persist, void *line,
+                                  const uint64_t from[8])
 {
     nvm_persist_notify(NVM_EVENT_NT_STORE, line, NVM_LINE);
-    for (unsigned i = 0; i < 8; i++)
-        _mm_stream_si64((long long *)line + i, (long long)words[i]);
+    nvm_copy_line_past_caches(line, from);
     persist->nt_lines++;
     persist->pending = true;
 }
 
-/* The same with the fence after it, and words 5 and 6 zero.  Uncounted: for
-   the lane, which counts its records anyway (each one non-temporal line and
-   one effective fence), and whose every instruction each operation pays. */
-static inline __attribute__((always_inline)) void
-nvm_log_line(void *line, uint64_t word0, uint64_t word1, uint64_t word2, uint64_t word3,
-             uint64_t word4, uint64_t word7)
+static inline bool nvm_persist_observed(void)
 {
-    long long *to = line;
-    nvm_persist_notify(NVM_EVENT_NT_STORE, line, NVM_LINE);
-    _mm_stream_si64(to, (long long)word0);
-    _mm_stream_si64(to + 1, (long long)word1);
-    _mm_stream_si64(to + 2, (long long)word2);
-    _mm_stream_si64(to + 3, (long long)word3);
-    _mm_stream_si64(to + 4, (long long)word4);
-    _mm_stream_si64(to + 5, 0);
-    _mm_stream_si64(to + 6, 0);
-    _mm_stream_si64(to + 7, (long long)word7);
-    nvm_persist_notify(NVM_EVENT_FENCE, NULL, 0);
+    return nvm_persist_observe_fn != NULL;
+}
+
+/* Whether the shortest way to write a line is not the right one: an observer wants to
+   know of it, or there is no movdir64b. */
+extern bool nvm_persist_unusual;
+
+/* The same with the fence after it, uncounted: for the lane, which counts its
+   records anyway (each a line and an effective fence), and whose every
+   instruction each operation pays.  unusual: false if the caller has looked at
+   nvm_persist_unusual. */
+static inline __attribute__((always_inline)) void
+nvm_log_line(void *line, const uint64_t from[8], bool unusual)
+{
+    if (unusual) {
+        nvm_persist_notify(NVM_EVENT_NT_STORE, line, NVM_LINE);
+        nvm_copy_line_past_caches(line, from);
+        nvm_persist_notify(NVM_EVENT_FENCE, NULL, 0);
+    } else {
+        nvm_movdir64b(line, from);
+    }
     _mm_sfence();
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * recover.c - replaying the log.
+ * recover.c - collecting the log's records and replaying them.
  *
  * Theory
  * ------
- * Let X be the durable watermark.  Every effect of a record with seq <= X is
- * on media (lane.h).  Of the records above X, any effect may be on media or
- * not, because lines are evicted as the cache likes.  Replaying them all in
- * seq order makes the state after the last of them, whatever was there:
+ * Let X be the watermark: the highest of the watermark lines and of what valid
+ * records carry.  Every effect of a record with seq <= X is on media (lane.h).
+ * Of the records above X, any effect may be on media or not.  Replaying them
+ * all in seq order makes the state after the last of them, whatever was there:
  *
  *   mark  A slab's bit is set by ALLOC and cleared by FREE, an extent's entry
  *         flipped; the last record of a block decides.  A record counts for
@@ -16,49 +16,40 @@
  *         record, after all records of the earlier one.  An extent's ALLOC
  *         also counts if the entry is FREE and one generation older: then the
  *         entry's own store is what was lost.
- *   slot  *dest becomes the block (ALLOC) or 0 (FREE); the last record of a
- *         slot decides.  Except: a slot that lies in a block which a *newer*
- *         record names is left alone (the container rule).  That block was
- *         freed, or allocated anew, since, and the place may hold somebody's
- *         data now.
+ *   slot  *dest becomes the block (ALLOC, MOVE) or 0 (FREE), *from becomes 0
+ *         (MOVE); the last record of a slot decides.  Except: a slot that lies
+ *         in a block which a *newer* ALLOC or FREE names is left alone (the
+ *         container rule, container.c): the place may hold somebody's data now.
  *
- * Then everything replayed is flushed, fenced, and the watermark moves past
- * the last record.  A crash before that leaves X where it was, and the next
- * recovery replays the same records to the same state: replay reads nothing
- * that it writes but chunk entries, whose generations it never lowers.
+ * Strict heaps: the application may have changed a slot since.  Only the newest
+ * operation of each lane can have been cut off; every older one has had its
+ * effects.  Of these
+ *   a group with a MOVE is redone whole: were it done, DONE would follow it;
+ *   ALLOC is redone if its block's mark is not set, no newer record names the
+ *         block, and the generation fits: then the call had not returned;
+ *   FREE  clears the mark, and the slot if it still refers to the block, if no
+ *         newer record names the block.
  *
- * Container rule, how: all records' blocks are intervals of file offsets; a
- * sweep over the intervals' starts and the slots, by offset, keeps the
- * intervals that are open in a heap ordered by seq, newest on top.  O(n log n)
- * in the number of records (at most lanes * ring).
+ * A group (records of one seq) counts if all of it is there.  Then everything
+ * replayed is flushed, fenced, and the watermark moves past the last record.  A
+ * crash before that leaves X where it was, and the next recovery replays the
+ * same records to the same state: replay reads nothing that it writes but chunk
+ * entries, whose generations it never lowers, and, in a strict heap, marks and
+ * slots, where what it has written is what it would write again.
  */
 #include "recover.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "block.h"
+#include "build.h"
+#include "container.h"
 #include "dram.h"
 #include "error.h"
 #include "extent.h"
-#include "heap.h"
-#include "sizeclass.h"
-
-/* A record above the watermark. */
-struct entry {
-    const struct nvm_record *record;
-    uint64_t seq;
-    bool contained; /* a newer record names the block that holds its slot */
-};
-
-struct log {
-    struct nvm_heap *heap;
-    struct entry *entries; /* capacity: lanes * ring */
-    uint32_t *order;       /* scratch for the sweep: indices */
-    uint32_t *open;        /* scratch: a binary heap of indices */
-    uint32_t count;
-};
+#include "mark.h"
 
 int nvm_watermark_read(const struct nvm_heap *heap, struct nvm_recovery *recovery)
 {
@@ -80,181 +71,290 @@ int nvm_watermark_read(const struct nvm_heap *heap, struct nvm_recovery *recover
     return 0;
 }
 
-static uint64_t record_bytes(const struct nvm_record *record)
+/* --- collecting --- */
+
+static bool is_slot_offset(const struct nvm_heap *heap, uint64_t offset)
 {
-    return record->bytes != 0 ? record->bytes
-                              : nvm_classes[nvm_tag_class(record->tag)].size;
+    uint64_t table = heap->super.roots * sizeof(struct nvm_root_entry);
+    return (offset % sizeof(nvm_ref) == 0 && nvm_heap_in_data(heap, offset)) ||
+           (offset - NVM_ROOTS_OFFSET < table &&
+            (offset - NVM_ROOTS_OFFSET) % sizeof(struct nvm_root_entry) == 0);
 }
 
-/* Records are checksummed, so one that points outside was written so: a bug
-   or an attack; either way it is not followed. */
-static bool is_sane(const struct nvm_heap *heap, const struct nvm_record *record)
+/* Fills in the block's offset and length; false if there can't be such a record.
+   Records are checksummed, so one that points outside was written so: a bug or an
+   attack; either way it is not followed. */
+static bool place_block(const struct nvm_heap *heap, struct nvm_logged *logged)
 {
-    bool root = record->dest - NVM_ROOTS_OFFSET <
-                NVM_ROOT_ENTRIES * sizeof(struct nvm_root_entry);
-    return nvm_tag_class(record->tag) < NVM_CLASSES &&
-           nvm_tag_unit(record->tag) < heap->super.units &&
-           record->dest % sizeof(nvm_ref) == 0 &&
-           (root || nvm_heap_in_data(heap, record->dest)) &&
-           nvm_heap_in_data(heap, record->object) &&
-           nvm_heap_in_data(heap, record->object + record_bytes(record) - 1);
+    uint64_t tag = logged->record->tag;
+    uint64_t offset = nvm_unit_offset(heap, nvm_tag_unit(tag));
+    if (nvm_tag_op(tag) == NVM_OP_DONE)
+        return true;
+    if (nvm_tag_is_extent(tag)) {
+        logged->bytes = (uint64_t)(uint32_t)logged->record->detail << NVM_UNIT_SHIFT;
+    } else {
+        if (nvm_tag_class(tag) >= NVM_CLASSES)
+            return false;
+        const struct nvm_class *klass = &nvm_classes[nvm_tag_class(tag)];
+        if (nvm_tag_bit(tag) >= NVM_WORD_BLOCKS || nvm_tag_index(tag) >= klass->blocks)
+            return false;
+        offset += (uint64_t)nvm_tag_index(tag) * klass->size;
+        logged->bytes = klass->size;
+    }
+    logged->object = offset;
+    return logged->bytes != 0 && nvm_heap_in_data(heap, offset) &&
+           logged->bytes <= heap->data_offset + heap->data_bytes - offset &&
+           is_slot_offset(heap, logged->record->dest) &&
+           (nvm_tag_op(tag) != NVM_OP_MOVE || is_slot_offset(heap, logged->record->from));
 }
 
 static int by_seq(const void *a, const void *b)
 {
-    const struct entry *x = a, *y = b;
-    return (x->seq > y->seq) - (x->seq < y->seq);
+    const struct nvm_logged *x = a, *y = b;
+    if (x->seq != y->seq)
+        return x->seq > y->seq ? 1 : -1;
+    return (x->index > y->index) - (x->index < y->index);
 }
 
-static int collect(struct log *log, uint64_t watermark)
+/* A valid record of the lane, or NULL. */
+static const struct nvm_record *record_at(const struct nvm_heap *heap, uint32_t at)
+{
+    const struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
+    return nvm_record_valid(&records[at], heap->salt) ? &records[at] : NULL;
+}
+
+static void find_watermark(const struct nvm_heap *heap, uint32_t capacity,
+                           struct nvm_recovery *recovery)
+{
+    for (uint32_t i = 0; i < capacity; i++) {
+        const struct nvm_record *record = record_at(heap, i);
+        if (record != NULL && record->watermark > recovery->watermark)
+            recovery->watermark = record->watermark;
+    }
+}
+
+static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
 {
     const struct nvm_heap *heap = log->heap;
-    const struct nvm_record *records = nvm_heap_at(heap, NVM_LANES_OFFSET);
-    uint32_t capacity = heap->super.lanes * heap->super.ring;
     for (uint32_t i = 0; i < capacity; i++) {
-        const struct nvm_record *record = &records[i];
-        if (record->seq <= watermark || !nvm_record_valid(record, heap->salt))
+        const struct nvm_record *record = record_at(heap, i);
+        if (record == NULL || record->seq <= watermark)
             continue;
-        if (!is_sane(heap, record))
+        struct nvm_logged *logged = &log->entries[log->count++];
+        *logged =
+            (struct nvm_logged){.record = record,
+                                .seq = record->seq,
+                                .lane = i / heap->super.ring,
+                                .index = (record->detail >> NVM_DETAIL_INDEX) & 255};
+        if (!place_block(heap, logged))
             return nvm_fail(EUCLEAN, "lane %u: record at offset %llu is impossible",
-                            i / heap->super.ring,
+                            logged->lane,
                             (unsigned long long)nvm_heap_offset(heap, record));
-        log->entries[log->count++] = (struct entry){.record = record, .seq = record->seq};
     }
     qsort(log->entries, log->count, sizeof(*log->entries), by_seq);
     return 0;
 }
 
-/* --- container rule: the sweep --- */
-
-static uint64_t interval_start(const struct log *log, uint32_t index)
+/*
+ * Holds the lane to what it must have left: from its newest record back, every
+ * one above the watermark is there, but for those that it may have been
+ * overwriting.  One that is not there is no torn one, but damaged: an
+ * acknowledged operation is lost, and with it the truth about its block.
+ */
+static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
 {
-    return log->entries[index].record->object;
-}
-
-static uint64_t interval_end(const struct log *log, uint32_t index)
-{
-    return log->entries[index].record->object + record_bytes(log->entries[index].record);
-}
-
-static int by_object(const void *a, const void *b, void *context)
-{
-    uint64_t x = interval_start(context, *(const uint32_t *)a);
-    uint64_t y = interval_start(context, *(const uint32_t *)b);
-    return (x > y) - (x < y);
-}
-
-static int by_dest(const void *a, const void *b, void *context)
-{
-    const struct log *log = context;
-    uint64_t x = log->entries[*(const uint32_t *)a].record->dest;
-    uint64_t y = log->entries[*(const uint32_t *)b].record->dest;
-    return (x > y) - (x < y);
-}
-
-/* Entries are sorted by seq, so a greater index is a newer record. */
-static void open_push(uint32_t *heap, uint32_t *size, uint32_t index)
-{
-    uint32_t at = (*size)++;
-    while (at > 0 && heap[(at - 1) / 2] < index) {
-        heap[at] = heap[(at - 1) / 2];
-        at = (at - 1) / 2;
+    uint32_t ring = heap->super.ring;
+    const struct nvm_record *newest = NULL;
+    for (uint32_t i = 0; i < ring; i++) {
+        const struct nvm_record *record = record_at(heap, lane * ring + i);
+        if (record != NULL && record->seq > watermark && record->ordinal % ring == i &&
+            (newest == NULL || record->ordinal > newest->ordinal))
+            newest = record;
     }
-    heap[at] = index;
-}
-
-static void open_pop(uint32_t *heap, uint32_t *size)
-{
-    uint32_t last = heap[--(*size)];
-    uint32_t at = 0;
-    for (;;) {
-        uint32_t child = 2 * at + 1;
-        if (child >= *size)
+    if (newest == NULL)
+        return 0;
+    uint32_t overwritten = NVM_ACTIONS_MAX + 1; /* a group, and strict mode's DONE */
+    uint32_t back = ring - overwritten;
+    back = newest->ordinal < back ? newest->ordinal : back;
+    for (uint32_t ordinal = newest->ordinal; back-- > 0;) {
+        ordinal--;
+        const struct nvm_record *record = record_at(heap, lane * ring + ordinal % ring);
+        if (record == NULL || record->ordinal != ordinal)
+            return nvm_fail(
+                EUCLEAN, "lane %u: record %u (offset %llu) is damaged", lane, ordinal,
+                (unsigned long long)heap->super.lanes_offset +
+                    (lane * ring + ordinal % ring) * sizeof(struct nvm_record));
+        if (record->seq <= watermark)
             break;
-        if (child + 1 < *size && heap[child + 1] > heap[child])
-            child++;
-        if (heap[child] <= last)
-            break;
-        heap[at] = heap[child];
-        at = child;
     }
-    heap[at] = last;
+    return 0;
 }
 
-static void find_contained(struct log *log)
+/* Leaves out groups of which a record is missing: their operation was cut off. */
+static void drop_torn_groups(struct nvm_log *log)
 {
-    uint32_t *starts = log->order;
-    uint32_t *slots = log->order + log->count;
-    uint32_t next = 0, open = 0;
+    uint32_t kept = 0;
+    for (uint32_t i = 0, end; i < log->count; i = end) {
+        uint32_t size = ((log->entries[i].record->detail >> NVM_DETAIL_GROUP) & 255) + 1;
+        for (end = i; end < log->count && log->entries[end].seq == log->entries[i].seq;)
+            end++;
+        if (end - i != size)
+            continue;
+        bool moves = false;
+        for (uint32_t k = i; k < end; k++)
+            moves |= nvm_tag_op(log->entries[k].record->tag) == NVM_OP_MOVE;
+        for (uint32_t k = i; k < end; k++)
+            log->entries[k].moves = moves;
+        memmove(&log->entries[kept], &log->entries[i], size * sizeof(*log->entries));
+        kept += size;
+    }
+    log->count = kept;
+}
+
+/* Notes which records are the newest operation of their lane, and the newest of
+   their block. */
+static void find_newest(struct nvm_log *log)
+{
+    uint64_t *newest = log->lanes;
     for (uint32_t i = 0; i < log->count; i++)
-        starts[i] = slots[i] = i;
-    qsort_r(starts, log->count, sizeof(*starts), by_object, log);
-    qsort_r(slots, log->count, sizeof(*slots), by_dest, log);
-    for (uint32_t i = 0; i < log->count; i++) {
-        uint64_t dest = log->entries[slots[i]].record->dest;
-        while (next < log->count && interval_start(log, starts[next]) <= dest)
-            open_push(log->open, &open, starts[next++]);
-        while (open > 0 && interval_end(log, log->open[0]) <= dest)
-            open_pop(log->open, &open);
-        log->entries[slots[i]].contained = open > 0 && log->open[0] > slots[i];
-    }
+        newest[log->entries[i].lane] = log->entries[i].seq;
+    for (uint32_t i = 0; i < log->count; i++)
+        log->entries[i].last_of_lane =
+            newest[log->entries[i].lane] == log->entries[i].seq;
+    nvm_find_superseded(log);
 }
 
 /* --- replay --- */
 
-static void replay_bit(struct nvm_heap *heap, const struct nvm_record *record)
+static void flush(struct nvm_heap *heap, const void *address)
 {
-    uint32_t unit = nvm_tag_unit(record->tag), index = nvm_tag_index(record->tag);
-    struct nvm_chunk chunk = nvm_extent_chunk(heap, unit);
-    if (chunk.state != NVM_CHUNK_SLAB ||
-        chunk.generation != nvm_tag_generation(record->tag) ||
-        chunk.klass != nvm_tag_class(record->tag))
-        return;
-    uint64_t *word = &heap->bitmaps[unit][index / 64];
-    uint64_t mask = (uint64_t)1 << (index % 64);
-    *word = nvm_tag_op(record->tag) == NVM_OP_ALLOC ? *word | mask : *word & ~mask;
-    nvm_flush(&heap->structure, word, sizeof(*word));
+    nvm_flush(&heap->structure, address, sizeof(uint64_t));
 }
 
-static void replay_extent(struct nvm_heap *heap, const struct nvm_record *record)
+static void replay_slot(struct nvm_heap *heap, uint64_t offset, nvm_ref value)
 {
-    uint32_t unit = nvm_tag_unit(record->tag),
-             generation = nvm_tag_generation(record->tag);
-    unsigned op = nvm_tag_op(record->tag);
-    struct nvm_chunk chunk = nvm_extent_chunk(heap, unit);
+    nvm_ref *slot = nvm_heap_at(heap, offset);
+    *slot = value;
+    flush(heap, slot);
+}
+
+/* Whether the chunk entry says that the record's slab is still there. */
+static bool same_tenant(const struct nvm_heap *heap, uint64_t tag)
+{
+    struct nvm_chunk chunk = nvm_extent_chunk(heap, nvm_tag_unit(tag));
+    return chunk.state == NVM_CHUNK_SLAB && chunk.generation == nvm_tag_generation(tag) &&
+           chunk.klass == nvm_tag_class(tag);
+}
+
+static bool read_mark(const struct nvm_heap *heap, uint64_t tag)
+{
+    if (nvm_tag_is_extent(tag)) {
+        struct nvm_chunk chunk = nvm_extent_chunk(heap, nvm_tag_unit(tag));
+        return chunk.state == NVM_CHUNK_EXTENT &&
+               chunk.generation == nvm_tag_generation(tag);
+    }
+    return (*nvm_heap_mark(heap, tag) >> nvm_tag_bit(tag)) & 1;
+}
+
+static void replay_bit(struct nvm_heap *heap, uint64_t tag, bool live)
+{
+    uint64_t *word = nvm_heap_mark(heap, tag);
+    uint64_t number = (uint64_t)(word - heap->bitmaps);
+    /* A damaged word stays damaged, and the slab will be quarantined for it. */
+    if (!same_tenant(heap, tag) || !nvm_mark_valid(*word, number, heap->salt))
+        return;
+    uint64_t bit = (uint64_t)1 << nvm_tag_bit(tag);
+    uint64_t blocks = *word & NVM_MARK_BLOCKS;
+    *word = nvm_mark_word(live ? blocks | bit : blocks & ~bit, number, heap->salt);
+    flush(heap, word);
+}
+
+/* Whether the entry can be that of the record's extent, before or after its effect. */
+static bool same_extent(const struct nvm_heap *heap, uint64_t tag, bool birth)
+{
+    struct nvm_chunk chunk = nvm_extent_chunk(heap, nvm_tag_unit(tag));
+    uint32_t generation = nvm_tag_generation(tag);
     bool same = chunk.generation == generation &&
                 (chunk.state == NVM_CHUNK_EXTENT || chunk.state == NVM_CHUNK_FREE);
     bool unborn = chunk.state == NVM_CHUNK_FREE &&
                   (chunk.generation + 1) % NVM_CHUNK_GENERATIONS == generation;
-    if (!same && !(unborn && op == NVM_OP_EXTENT_ALLOC))
-        return;
-    chunk.state = op == NVM_OP_EXTENT_ALLOC ? NVM_CHUNK_EXTENT : NVM_CHUNK_FREE;
-    chunk.units = (uint32_t)(record->bytes >> NVM_UNIT_SHIFT);
-    chunk.generation = generation;
-    nvm_flush(&heap->structure, nvm_extent_flip(heap, unit, chunk), sizeof(uint64_t));
+    return same || (unborn && birth);
 }
 
-static void replay(struct nvm_heap *heap, const struct entry *entry)
+static void replay_mark(struct nvm_heap *heap, const struct nvm_logged *logged)
 {
-    const struct nvm_record *record = entry->record;
-    unsigned op = nvm_tag_op(record->tag);
-    bool alloc = op == NVM_OP_ALLOC || op == NVM_OP_EXTENT_ALLOC;
-    if (op == NVM_OP_ALLOC || op == NVM_OP_FREE)
-        replay_bit(heap, record);
-    else
-        replay_extent(heap, record);
-    if (!entry->contained) {
-        nvm_ref *dest = nvm_heap_at(heap, record->dest);
-        *dest = alloc ? record->object : 0;
-        nvm_flush(&heap->structure, dest, sizeof(*dest));
+    uint64_t tag = logged->record->tag;
+    bool live = nvm_tag_op(tag) == NVM_OP_ALLOC;
+    if (!nvm_tag_is_extent(tag)) {
+        replay_bit(heap, tag, live);
+    } else if (same_extent(heap, tag, live)) {
+        struct nvm_chunk chunk = {.state = live ? NVM_CHUNK_EXTENT : NVM_CHUNK_FREE,
+                                  .units = (uint32_t)logged->record->detail,
+                                  .generation = nvm_tag_generation(tag)};
+        flush(heap, nvm_extent_flip(heap, nvm_tag_unit(tag), chunk));
     }
 }
 
-static void finish(const struct log *log, struct nvm_recovery *recovery)
+static void replay_owned(struct nvm_heap *heap, const struct nvm_logged *logged)
+{
+    const struct nvm_record *record = logged->record;
+    unsigned op = nvm_tag_op(record->tag);
+    if (op == NVM_OP_DONE)
+        return;
+    if (op == NVM_OP_MOVE) {
+        if (!logged->from_contained)
+            replay_slot(heap, record->from, 0);
+    } else {
+        replay_mark(heap, logged);
+    }
+    if (!logged->contained)
+        replay_slot(heap, record->dest, op == NVM_OP_FREE ? 0 : logged->object);
+}
+
+static void replay_strict(struct nvm_heap *heap, const struct nvm_logged *logged)
+{
+    const struct nvm_record *record = logged->record;
+    unsigned op = nvm_tag_op(record->tag);
+    if (!logged->last_of_lane || logged->superseded || op == NVM_OP_DONE)
+        return;
+    if (logged->moves) {
+        replay_owned(heap, logged);
+        return;
+    }
+    bool extent = nvm_tag_is_extent(record->tag);
+    if (extent ? !same_extent(heap, record->tag, op == NVM_OP_ALLOC)
+               : !same_tenant(heap, record->tag))
+        return;
+    if (op == NVM_OP_ALLOC && !read_mark(heap, record->tag)) {
+        if (!logged->contained)
+            replay_slot(heap, record->dest, logged->object);
+        /* The slot before the mark, as in the operation itself: recovery may be cut
+           off, too, and tells by the mark what is left to do. */
+        nvm_fence(&heap->structure);
+        replay_mark(heap, logged);
+    } else if (op == NVM_OP_FREE) {
+        const nvm_ref *slot = nvm_heap_at(heap, record->dest);
+        if (!logged->contained && *slot == logged->object)
+            replay_slot(heap, record->dest, 0);
+        replay_mark(heap, logged);
+    }
+}
+
+static void replay_all(const struct nvm_log *log)
 {
     struct nvm_heap *heap = log->heap;
-    for (uint32_t i = 0; i < log->count; i++)
-        replay(heap, &log->entries[i]);
+    for (uint32_t i = 0; i < log->count; i++) {
+        if (heap->super.mode == NVM_LOG_STRICT)
+            replay_strict(heap, &log->entries[i]);
+        else
+            replay_owned(heap, &log->entries[i]);
+    }
+}
+
+static void finish(const struct nvm_log *log, struct nvm_recovery *recovery)
+{
+    struct nvm_heap *heap = log->heap;
+    replay_all(log);
     /* All effects before the watermark says that they are on media. */
     nvm_fence(&heap->structure);
     recovery->watermark = log->entries[log->count - 1].seq;
@@ -264,25 +364,48 @@ static void finish(const struct log *log, struct nvm_recovery *recovery)
     recovery->replayed = log->count;
 }
 
+/* The chunk table must be walkable before marks are written by what it says. */
+static int accept_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
+                      void *context)
+{
+    (void)heap;
+    (void)unit;
+    (void)chunk;
+    (void)context;
+    return 0;
+}
+
 int nvm_recover(struct nvm_heap *heap, struct nvm_recovery *recovery)
 {
     memset(recovery, 0, sizeof(*recovery));
     int error = nvm_watermark_read(heap, recovery);
+    if (error == 0)
+        error = nvm_heap_each_run(heap, accept_run, NULL);
     if (error != 0)
         return error;
-    size_t capacity = (size_t)heap->super.lanes * heap->super.ring;
-    size_t bytes = capacity * (sizeof(struct entry) + 3 * sizeof(uint32_t));
-    struct log log = {.heap = heap, .entries = nvm_dram_map(bytes)};
-    if (log.entries == NULL)
+    uint32_t capacity = heap->super.lanes_used * heap->super.ring;
+    size_t bytes = nvm_log_bytes(capacity, heap->super.lanes);
+    struct nvm_log log = {.heap = heap, .memory = nvm_dram_map(bytes)};
+    if (log.memory == NULL)
         return nvm_fail(ENOMEM, "no memory to sort the log");
-    log.order = (uint32_t *)(log.entries + capacity);
-    log.open = log.order + 2 * capacity;
-    error = collect(&log, recovery->watermark);
+    nvm_log_place(&log, capacity, heap->super.lanes);
+    uint64_t line = recovery->watermark;
+    find_watermark(heap, capacity, recovery);
+    for (uint32_t lane = 0; error == 0 && lane < heap->super.lanes_used; lane++)
+        error = judge_lane(heap, lane, recovery->watermark);
+    if (error == 0)
+        error = collect(&log, capacity, recovery->watermark);
+    drop_torn_groups(&log);
     if (error == 0 && log.count != 0) {
-        find_contained(&log);
+        find_newest(&log);
+        nvm_find_contained(&log);
         finish(&log, recovery);
+    } else if (error == 0 && recovery->watermark > line) {
+        nvm_watermark_write(&heap->structure, nvm_heap_at(heap, NVM_WATERMARK_OFFSET),
+                            recovery->next_copy, recovery->watermark, heap->salt);
+        recovery->next_copy ^= 1;
     }
     recovery->clock = recovery->watermark + 1;
-    nvm_dram_unmap(log.entries, bytes);
+    nvm_dram_unmap(log.memory, bytes);
     return error;
 }

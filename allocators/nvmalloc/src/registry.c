@@ -10,8 +10,41 @@ static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct nvm_heap *open_heaps;
 static uint64_t last_id;
 
+/* Around fork(): nobody else holds the lock, so the child can use it. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&registry_lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&registry_lock);
+}
+
+/* The child's copies of the heaps are its parent's: a new id makes every call miss
+   the threads' caches, and `foreign` makes it fail. */
+static void in_child(void)
+{
+    for (struct nvm_heap *heap = open_heaps; heap != NULL; heap = heap->next_open) {
+        if (heap->region.fd < 0)
+            continue; /* an attached image is no file of ours */
+        heap->id = ++last_id;
+        heap->foreign = true;
+        nvm_region_abandon(&heap->region);
+    }
+    open_heaps = NULL;
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, in_child);
+}
+
 void nvm_registry_enter(struct nvm_heap *heap)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, watch_forks);
     pthread_mutex_lock(&registry_lock);
     heap->id = ++last_id;
     heap->next_open = open_heaps;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* registry.h - the heaps that are open in this process, by id. */
+/* registry.h - the heaps that are open in this process, by id; what fork() does to them.
+ */
 #ifndef NVM_REGISTRY_H
 #define NVM_REGISTRY_H
 

@@ -15,6 +15,10 @@
  * serves every class: blocks <= 4096.
  *
  * Larger requests are extents: whole units, waste <= 64 KiB / 576 KiB = 1/9.
+ *
+ * Marks of blocks up to NVM_LATE_MAX are applied late, when a lane settles
+ * (lane.h); those of larger ones by the operation itself: their slabs have few
+ * blocks and change hands often, for which all lanes must be settled.
  */
 #ifndef NVM_SIZECLASS_H
 #define NVM_SIZECLASS_H
@@ -22,18 +26,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define NVM_CLASSES   108u /* 4 + 13 doublings * 8 */
-#define NVM_SMALL_MAX ((size_t)512 << 10)
+#define NVM_CLASSES      108u /* 4 + 13 doublings * 8 */
+#define NVM_SMALL_MAX    ((size_t)512 << 10)
+#define NVM_LATE_MAX     ((size_t)2 << 10)
+#define NVM_LATE_CLASSES 44u /* classes up to NVM_LATE_MAX */
 
 struct nvm_class {
+    uint64_t reciprocal; /* ceil(2^44 / size) */
     uint32_t size;       /* bytes of a block */
     uint32_t units;      /* units of a slab */
     uint32_t blocks;     /* blocks of a slab */
     uint32_t cache;      /* blocks that a thread cache holds at most */
-    uint64_t reciprocal; /* ceil(2^44 / size) */
+    uint32_t words;      /* words of a slab's bitmap */
+    uint32_t unused;
 };
+_Static_assert(sizeof(struct nvm_class) == 32, "indexed by a shift");
 
 extern struct nvm_class nvm_classes[NVM_CLASSES];
+/* Class of sizes up to NVM_LATE_MAX, by (size + 7) / 8. */
+extern uint8_t nvm_class_of_small[NVM_LATE_MAX / 8 + 1];
 
 /* Fills nvm_classes; idempotent and thread safe. */
 void nvm_sizeclass_init(void);
@@ -47,6 +58,12 @@ static inline unsigned nvm_sizeclass_of(size_t size)
     return (unsigned)((size - 1) >> shift) + (shift - 3) * 8 - 4;
 }
 
+/* The same for 1 <= size <= NVM_LATE_MAX, in four instructions. */
+static inline unsigned nvm_sizeclass_of_small(size_t size)
+{
+    return nvm_class_of_small[(size + 7) / 8];
+}
+
 /* Index of the block that holds byte `offset` of a slab.  Exact because
    offset < 2^20 and the reciprocal's error, < size <= 2^19, adds less than
    2^39 / 2^44 to the quotient. */
@@ -54,5 +71,9 @@ static inline uint32_t nvm_sizeclass_index(const struct nvm_class *klass, uint64
 {
     return (uint32_t)((offset * klass->reciprocal) >> 44);
 }
+
+/* Smallest class whose blocks hold size bytes and are multiples of alignment (a
+   power of two) long, so that each begins at one; NVM_CLASSES: there is none. */
+unsigned nvm_sizeclass_aligned(size_t size, size_t alignment);
 
 #endif

@@ -2,35 +2,41 @@
 /* slab.c - see slab.h. */
 #include "slab.h"
 
-#include <string.h>
+#include <errno.h>
 
 #include "block.h"
+#include "error.h"
 #include "extent.h"
+#include "mark.h"
+#include "sigbus.h"
 
-/* All blocks of the class, as DRAM bits. */
-static void fill_bits(uint64_t *bits, uint32_t blocks)
+static uint64_t mark_number(uint32_t unit, uint32_t word)
 {
-    for (uint32_t word = 0; word < NVM_BITMAP_WORDS; word++) {
-        uint32_t first = word * 64;
-        if (first + 64 <= blocks)
-            bits[word] = UINT64_MAX;
-        else
-            bits[word] = first < blocks ? ((uint64_t)1 << (blocks - first)) - 1 : 0;
-    }
+    return (uint64_t)unit * NVM_BITMAP_WORDS + word;
 }
 
-struct nvm_slab *nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *persist,
-                                    unsigned klass)
+static enum nvm_unit_kind scanned_kind(const struct nvm_heap *heap, unsigned klass)
+{
+    return klass < NVM_LATE_CLASSES || heap->super.mode == NVM_GC ? NVM_UNIT_QUICK
+                                                                  : NVM_UNIT_SLAB;
+}
+
+int nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *persist, unsigned klass,
+                       struct nvm_slab **made)
 {
     const struct nvm_class *info = &nvm_classes[klass];
-    uint32_t unit = nvm_extent_reserve(heap, info->units);
-    if (unit == NVM_UNIT_NONE)
-        return NULL;
-    /* Bits of a former tenant may still be set on media; isolation fences
-       them away before the entry that makes them mean something. */
-    size_t bytes = (info->blocks + 63) / 64 * 8;
-    memset(heap->bitmaps[unit], 0, bytes);
-    nvm_flush(persist, heap->bitmaps[unit], bytes);
+    uint32_t unit;
+    int error = nvm_extent_reserve(heap, info->units, 1, &unit);
+    if (error != 0)
+        return error;
+    if (heap->super.mode != NVM_GC) {
+        /* Marks of a former tenant may still be set on media; isolation fences
+           them away before the entry that makes them mean something. */
+        uint64_t *bitmap = nvm_heap_bitmap(heap, unit);
+        for (uint32_t word = 0; word < info->words; word++)
+            bitmap[word] = nvm_mark_word(0, mark_number(unit, word), heap->salt);
+        nvm_flush(persist, bitmap, info->words * sizeof(*bitmap));
+    }
     uint32_t generation =
         nvm_extent_isolate(heap, persist, unit, info->units, NVM_CHUNK_SLAB, klass);
     struct nvm_slab *slab = &heap->slabs[unit];
@@ -39,34 +45,107 @@ struct nvm_slab *nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *p
     slab->klass = (uint8_t)klass;
     slab->free = info->blocks;
     slab->state = NVM_SLAB_PARTIAL;
-    fill_bits(slab->bits, info->blocks);
-    uint64_t tag = nvm_block_tag(unit, klass, generation, 0);
-    nvm_unit_set(heap, unit, info->units, nvm_unit_make(NVM_UNIT_SLAB, tag));
-    return slab;
+    slab->hint = 0;
+    for (uint32_t word = 0; word < info->words; word++)
+        slab->bits[word] = nvm_mark_capacity(word, info->blocks);
+    uint64_t tag = nvm_slab_tag(unit, klass, generation);
+    nvm_unit_set(heap, unit, info->units, nvm_unit_make(scanned_kind(heap, klass), tag));
+    *made = slab;
+    return 0;
 }
 
 void nvm_slab_retire(struct nvm_heap *heap, struct nvm_persist *persist,
                      struct nvm_slab *slab)
 {
     uint32_t units = nvm_classes[slab->klass].units;
+    /* Toggles that lanes have not applied yet must not hit the next tenant. */
+    if (heap->super.mode == NVM_LOG_OWNED && slab->klass < NVM_LATE_CLASSES)
+        nvm_lanes_settle(heap);
     slab->state = NVM_SLAB_NONE;
     nvm_extent_isolate(heap, persist, slab->unit, units, NVM_CHUNK_FREE, 0);
     nvm_extent_unreserve(heap, slab->unit, units);
 }
 
+/* Takes the slab out of use: word `word` of its bitmap is not valid. */
+static void quarantine(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t tag,
+                       uint32_t word)
+{
+    const struct nvm_class *info = &nvm_classes[slab->klass];
+    slab->state = NVM_SLAB_DAMAGED;
+    slab->free = 0;
+    atomic_fetch_add(&heap->quarantined, (uint64_t)info->units << NVM_UNIT_SHIFT);
+    nvm_unit_set(heap, slab->unit, info->units, nvm_unit_make(NVM_UNIT_DAMAGED, tag));
+    uint64_t *place = nvm_heap_bitmap(heap, slab->unit) + word;
+    nvm_fail(EUCLEAN,
+             "bitmap of the slab at unit %u (size %u, offset %llu): word %u does not fit "
+             "its checksum; the slab is quarantined",
+             slab->unit, info->size, (unsigned long long)nvm_heap_offset(heap, place),
+             word);
+}
+
+static uint64_t live_in_dram(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
+{
+    const uint8_t *state = nvm_block_state(heap, tag) + word * 64;
+    uint64_t live = 0;
+    for (uint32_t bit = 0; bit < NVM_WORD_BLOCKS; bit++)
+        live |= (uint64_t)(state[bit] == NVM_BLOCK_LIVE) << bit;
+    return live;
+}
+
+static void set_state(struct nvm_heap *heap, uint64_t tag, uint32_t word, uint64_t live)
+{
+    uint8_t *state = nvm_block_state(heap, tag) + word * 64;
+    for (; live != 0; live &= live - 1)
+        state[__builtin_ctzl(live)] = NVM_BLOCK_LIVE;
+}
+
+/* The live blocks of a slab as media tells; the number of the first word that is
+   damaged, or `words`. */
+static uint32_t read_bitmap(struct nvm_heap *heap, const struct nvm_slab *slab,
+                            uint64_t *live)
+{
+    const struct nvm_class *info = &nvm_classes[slab->klass];
+    const uint64_t *bitmap = nvm_heap_bitmap(heap, slab->unit);
+    volatile uint32_t word = 0;
+    struct nvm_sigbus guard;
+    if (nvm_sigbus_caught(&guard))
+        return word;
+    for (; word < info->words; word++) {
+        uint64_t value = __atomic_load_n(&bitmap[word], __ATOMIC_RELAXED);
+        live[word] = value & NVM_MARK_BLOCKS;
+        if (!nvm_mark_valid(value, mark_number(slab->unit, word), heap->salt) ||
+            (live[word] & ~nvm_mark_capacity(word, info->blocks)) != 0)
+            break;
+    }
+    nvm_sigbus_end(&guard);
+    return word;
+}
+
 void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
 {
     const struct nvm_class *info = &nvm_classes[slab->klass];
-    fill_bits(slab->bits, info->blocks);
+    uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
+    uint64_t live[NVM_BITMAP_WORDS];
+    if (!heap->collected) {
+        uint32_t good = read_bitmap(heap, slab, live);
+        if (good < info->words) {
+            quarantine(heap, slab, tag, good);
+            return;
+        }
+    }
     slab->free = 0;
-    for (uint32_t word = 0; word < (info->blocks + 63) / 64; word++) {
-        slab->bits[word] &=
-            ~__atomic_load_n(&heap->bitmaps[slab->unit][word], __ATOMIC_RELAXED);
+    slab->hint = 0;
+    for (uint32_t word = 0; word < info->words; word++) {
+        if (heap->collected)
+            live[word] = live_in_dram(heap, tag, word);
+        else
+            set_state(heap, tag, word, live[word]);
+        slab->bits[word] = nvm_mark_capacity(word, info->blocks) & ~live[word];
         slab->free += (uint32_t)__builtin_popcountl(slab->bits[word]);
     }
     slab->state = slab->free != 0 ? NVM_SLAB_PARTIAL : NVM_SLAB_FULL;
-    uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
-    nvm_unit_set(heap, slab->unit, info->units, nvm_unit_make(NVM_UNIT_SLAB, tag));
+    nvm_unit_set(heap, slab->unit, info->units,
+                 nvm_unit_make(scanned_kind(heap, slab->klass), tag));
 }
 
 unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
@@ -76,29 +155,50 @@ unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
     uint64_t base = nvm_unit_offset(heap, slab->unit);
     uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
     unsigned taken = 0;
-    for (uint32_t word = 0; word < (info->blocks + 63) / 64 && taken < want; word++) {
+    uint32_t word = slab->hint;
+    for (; word < info->words; word++) {
         while (slab->bits[word] != 0 && taken < want) {
-            uint32_t index = word * 64 + (uint32_t)__builtin_ctzl(slab->bits[word]);
+            uint32_t bit = (uint32_t)__builtin_ctzl(slab->bits[word]);
+            uint64_t index = word * NVM_WORD_BLOCKS + bit;
             slab->bits[word] &= slab->bits[word] - 1;
             blocks[taken++] =
-                (struct nvm_block){base + (uint64_t)index * info->size, tag | index};
+                (struct nvm_block){base + index * info->size, tag + word * 64 + bit};
         }
+        if (taken == want)
+            break;
     }
+    slab->hint = word;
     slab->free -= taken;
     return taken;
 }
 
-void nvm_slab_give(struct nvm_slab *slab, uint32_t index)
+void nvm_slab_give(struct nvm_slab *slab, uint64_t tag)
 {
-    slab->bits[index / 64] |= (uint64_t)1 << (index % 64);
+    uint32_t word = nvm_tag_word(tag);
+    slab->bits[word] |= (uint64_t)1 << nvm_tag_bit(tag);
+    if (word < slab->hint)
+        slab->hint = word;
     slab->free++;
 }
 
-uint32_t nvm_slab_live(const struct nvm_heap *heap, uint32_t unit)
+uint64_t nvm_slab_live(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
 {
-    uint32_t live = 0;
-    for (uint32_t word = 0; word < NVM_BITMAP_WORDS; word++)
-        live += (uint32_t)__builtin_popcountl(
-            __atomic_load_n(&heap->bitmaps[unit][word], __ATOMIC_RELAXED));
-    return live;
+    uint32_t unit = nvm_tag_unit(tag);
+    if (heap->collected || nvm_unit_is_scanned(nvm_unit_get(heap, unit)))
+        return live_in_dram(heap, tag, word);
+    uint64_t value =
+        __atomic_load_n(nvm_heap_bitmap(heap, unit) + word, __ATOMIC_RELAXED);
+    bool valid = nvm_mark_valid(value, mark_number(unit, word), heap->salt);
+    return valid ? value & NVM_MARK_BLOCKS : 0;
+}
+
+void nvm_slab_store(struct nvm_heap *heap, struct nvm_persist *persist, uint64_t tag)
+{
+    uint32_t unit = nvm_tag_unit(tag);
+    const struct nvm_class *info = &nvm_classes[nvm_tag_class(tag)];
+    uint64_t *bitmap = nvm_heap_bitmap(heap, unit);
+    for (uint32_t word = 0; word < info->words; word++)
+        bitmap[word] = nvm_mark_word(nvm_slab_live(heap, tag, word),
+                                     mark_number(unit, word), heap->salt);
+    nvm_flush(persist, bitmap, info->words * sizeof(*bitmap));
 }

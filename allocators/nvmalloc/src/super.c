@@ -25,11 +25,14 @@ static int judge(const struct nvm_super *super, uint64_t file_size)
         /* A later format may keep its checksum elsewhere. */
         return super->version > NVM_FORMAT_VERSION ? ENOTSUP : EUCLEAN;
     }
-    if (super->version != NVM_FORMAT_VERSION || super->bytes != sizeof(*super))
+    if (super->version != NVM_FORMAT_VERSION || super->bytes != sizeof(*super) ||
+        super->mode > NVM_GC ||
+        (super->flags & ~(uint32_t)(NVM_SUPER_CLEAN | NVM_SUPER_HOLES)) != 0)
         return ENOTSUP;
     struct nvm_super expected = *super;
     if (nvm_layout_compute(&expected) != 0 ||
-        memcmp(&expected, super, sizeof(expected)) != 0)
+        memcmp(&expected, super, sizeof(expected)) != 0 ||
+        super->lanes_used > super->lanes)
         return EUCLEAN;
     return super->size > file_size ? ENODATA : 0;
 }
@@ -54,10 +57,18 @@ static int explain(int error, const struct nvm_super *super, uint64_t file_size)
     }
 }
 
-int nvm_super_read(const struct nvm_region *region, struct nvm_super *super)
+static bool is_blank(const struct nvm_super *super)
+{
+    static const struct nvm_super blank;
+    return memcmp(super, &blank, sizeof(blank)) == 0;
+}
+
+int nvm_super_read(const struct nvm_region *region, struct nvm_super *super,
+                   bool *doubtful)
 {
     int worst = EMEDIUMTYPE;
     bool found = false;
+    *doubtful = false;
     struct nvm_super culprit = {.version = 0};
     for (unsigned copy = 0; copy < 2; copy++) {
         uint64_t offset = NVM_SUPER_OFFSET(copy);
@@ -69,7 +80,10 @@ int nvm_super_read(const struct nvm_region *region, struct nvm_super *super)
         if (error == 0 && (!found || candidate.generation > super->generation)) {
             *super = candidate;
             found = true;
-        } else if (error != 0 && error != EMEDIUMTYPE && worst != ENODATA) {
+        }
+        /* A new heap has one copy only; the other is blank until it is opened. */
+        *doubtful |= error != 0 && !is_blank(&candidate);
+        if (error != 0 && error != EMEDIUMTYPE && worst != ENODATA) {
             worst = error;
             culprit = candidate;
         }
@@ -77,16 +91,33 @@ int nvm_super_read(const struct nvm_region *region, struct nvm_super *super)
     return found ? 0 : explain(worst, &culprit, region->size);
 }
 
-void nvm_super_write(struct nvm_heap *heap, bool clean)
+static void write_next(struct nvm_heap *heap)
 {
     struct nvm_super *super = &heap->super;
+    struct nvm_persist persist = {0};
     super->generation++;
-    super->flags = clean ? NVM_SUPER_CLEAN : 0;
-    super->clock = atomic_load(&heap->lanes.clock);
+    super->clock = heap->lanes.lane == NULL ? 0 : atomic_load(&heap->lanes.clock);
     super->crc = super_crc(super);
     struct nvm_super *copy = nvm_heap_at(heap, NVM_SUPER_OFFSET(super->generation % 2));
     memcpy(copy, super, sizeof(*super));
-    nvm_flush(&heap->structure, copy, sizeof(*copy));
-    /* The flag must be durable before what it announces begins. */
-    nvm_fence(&heap->structure);
+    nvm_flush(&persist, copy, sizeof(*copy));
+    /* What it announces must not begin before it is durable, nor the other copy be
+       touched. */
+    nvm_fence(&persist);
+    nvm_persist_add(&heap->super_counts, &persist);
+}
+
+void nvm_super_write(struct nvm_heap *heap, bool clean)
+{
+    if (clean)
+        heap->super.flags |= NVM_SUPER_CLEAN;
+    else
+        heap->super.flags &= ~(uint32_t)NVM_SUPER_CLEAN;
+    write_next(heap);
+}
+
+void nvm_super_write_both(struct nvm_heap *heap)
+{
+    write_next(heap);
+    write_next(heap);
 }

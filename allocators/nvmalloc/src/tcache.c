@@ -2,9 +2,11 @@
 /* tcache.c - see tcache.h. */
 #include "tcache.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "dram.h"
+#include "error.h"
 #include "registry.h"
 
 #define HEAPS_PER_THREAD 8u
@@ -24,14 +26,6 @@ static size_t tcache_bytes(void)
     return bytes;
 }
 
-static void add_counts(struct nvm_persist *sum, const struct nvm_persist *part)
-{
-    sum->flushes += part->flushes;
-    sum->fences += part->fences;
-    sum->effective_fences += part->effective_fences;
-    sum->nt_lines += part->nt_lines;
-}
-
 /* Ends a tcache whose heap is open; threads_lock is held. */
 static void leave_locked(struct nvm_tcache *tcache, bool flush)
 {
@@ -44,9 +38,10 @@ static void leave_locked(struct nvm_tcache *tcache, bool flush)
         heap->tcaches = tcache->next;
     if (tcache->next != NULL)
         tcache->next->previous = tcache->previous;
-    add_counts(&heap->retired, &tcache->persist);
+    nvm_persist_add(&heap->retired, &tcache->persist);
     heap->retired_misuses += tcache->misuses;
-    nvm_lane_release(tcache->lane);
+    if (tcache->lane != NULL && flush)
+        nvm_lane_release(tcache->lane);
     nvm_dram_unmap(tcache, tcache_bytes());
 }
 
@@ -54,9 +49,9 @@ static void leave_locked(struct nvm_tcache *tcache, bool flush)
 static void leave_entry(unsigned i)
 {
     struct nvm_tcache_tls entry = thread_caches[i];
-    thread_caches[i] = (struct nvm_tcache_tls){0, NULL};
+    thread_caches[i] = (struct nvm_tcache_tls){0};
     if (nvm_tcache_last.id == entry.id)
-        nvm_tcache_last = (struct nvm_tcache_tls){0, NULL};
+        nvm_tcache_last = (struct nvm_tcache_tls){0};
     if (entry.id == 0)
         return;
     /* The registry's lock keeps the heap from being closed meanwhile. */
@@ -88,12 +83,21 @@ static struct nvm_tcache *make(struct nvm_heap *heap)
         return NULL;
     struct nvm_block *blocks = (struct nvm_block *)(tcache + 1);
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
-        tcache->bins[klass].capacity = nvm_classes[klass].cache;
-        tcache->bins[klass].blocks = blocks;
+        tcache->bins[klass].top = tcache->bins[klass].bottom = blocks;
         blocks += nvm_classes[klass].cache;
+        tcache->bins[klass].limit = blocks;
     }
     tcache->heap = heap;
-    tcache->lane = nvm_lane_acquire(heap);
+    tcache->gc = heap->super.mode == NVM_GC;
+    if (!tcache->gc) {
+        tcache->lane = nvm_lane_acquire(heap);
+        if (tcache->lane == NULL) {
+            nvm_dram_unmap(tcache, tcache_bytes());
+            errno = ENOSPC;
+            return NULL;
+        }
+        tcache->fast = heap->super.mode == NVM_LOG_OWNED && !tcache->lane->shared;
+    }
     tcache->arena = atomic_fetch_add(&heap->next_arena, 1) % heap->arena_count;
     pthread_mutex_lock(&heap->threads_lock);
     tcache->next = heap->tcaches;
@@ -121,6 +125,9 @@ static unsigned make_place(void)
 struct nvm_tcache *nvm_tcache_find(struct nvm_heap *heap)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    errno = heap->foreign ? EPERM : ENOMEM;
+    if (heap->foreign)
+        return NULL;
     for (unsigned i = 0; i < HEAPS_PER_THREAD; i++) {
         if (thread_caches[i].id == heap->id) {
             nvm_tcache_last = thread_caches[i];
@@ -134,49 +141,67 @@ struct nvm_tcache *nvm_tcache_find(struct nvm_heap *heap)
     struct nvm_tcache *tcache = make(heap);
     if (tcache == NULL)
         return NULL;
-    nvm_tcache_last = (struct nvm_tcache_tls){heap->id, tcache};
+    nvm_tcache_last = (struct nvm_tcache_tls){.id = heap->id,
+                                              .tcache = tcache,
+                                              .log_id = tcache->fast ? heap->id : 0,
+                                              .gc_id = tcache->gc ? heap->id : 0};
     thread_caches[make_place()] = nvm_tcache_last;
     return tcache;
 }
 
-struct nvm_block nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass)
+int nvm_tcache_refused(struct nvm_heap *heap)
+{
+    int error = heap->foreign ? EPERM : errno == ENOSPC ? ENOSPC : ENOMEM;
+    return nvm_fail(error, error == EPERM
+                               ? "the heap belongs to the process that this one was "
+                                 "forked from"
+                           : error == ENOSPC ? "the file system has no room for a lane"
+                                             : "no memory for the thread's caches");
+}
+
+int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_block *block)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
-    unsigned want = (bin->capacity + 1) / 2;
+    unsigned want = ((unsigned)(bin->limit - bin->bottom) + 1) / 2;
+    int error;
     unsigned taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
-                                    bin->blocks, want);
+                                    bin->bottom, want, &error);
     if (taken == 0) {
         nvm_tcache_flush(tcache);
         taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
-                               bin->blocks, want);
+                               bin->bottom, want, &error);
     }
     if (taken == 0)
-        return (struct nvm_block){0, 0};
+        return error;
     /* Lowest address on top, so that blocks come in address order. */
     for (unsigned i = 0; i < taken / 2; i++) {
-        struct nvm_block swap = bin->blocks[i];
-        bin->blocks[i] = bin->blocks[taken - 1 - i];
-        bin->blocks[taken - 1 - i] = swap;
+        struct nvm_block swap = bin->bottom[i];
+        bin->bottom[i] = bin->bottom[taken - 1 - i];
+        bin->bottom[taken - 1 - i] = swap;
     }
-    bin->count = taken - 1;
-    return bin->blocks[taken - 1];
+    bin->top = bin->bottom + taken - 1;
+    *block = *bin->top;
+    return 0;
 }
 
-void nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
+int nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
-    uint32_t surplus = (bin->count + 1) / 2;
-    nvm_arena_give(tcache->heap, &tcache->persist, bin->blocks, surplus);
-    bin->count -= surplus;
-    memmove(bin->blocks, bin->blocks + surplus, bin->count * sizeof(struct nvm_block));
+    uint32_t surplus = (nvm_tcache_count(bin) + 1) / 2;
+    nvm_arena_give(tcache->heap, &tcache->persist, bin->bottom, surplus);
+    bin->top -= surplus;
+    memmove(bin->bottom, bin->bottom + surplus,
+            nvm_tcache_count(bin) * sizeof(struct nvm_block));
+    return 0;
 }
 
 void nvm_tcache_flush(struct nvm_tcache *tcache)
 {
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
         struct nvm_tcache_bin *bin = &tcache->bins[klass];
-        nvm_arena_give(tcache->heap, &tcache->persist, bin->blocks, bin->count);
-        bin->count = 0;
+        nvm_arena_give(tcache->heap, &tcache->persist, bin->bottom,
+                       nvm_tcache_count(bin));
+        bin->top = bin->bottom;
     }
 }
 

@@ -17,14 +17,23 @@
 #include "block.h"
 
 struct nvm_tcache_bin {
-    uint32_t count;
-    uint32_t capacity;
-    struct nvm_block *blocks; /* a stack; [0] is the oldest */
+    struct nvm_block *top; /* of a stack: one past the newest */
+    struct nvm_block *bottom;
+    struct nvm_block *limit; /* top when it is full */
+    uint64_t unused;
 };
+_Static_assert(sizeof(struct nvm_tcache_bin) == 32, "indexed by a shift");
+
+static inline uint32_t nvm_tcache_count(const struct nvm_tcache_bin *bin)
+{
+    return (uint32_t)(bin->top - bin->bottom);
+}
 
 struct nvm_tcache {
     struct nvm_heap *heap;
-    struct nvm_lane *lane;
+    struct nvm_lane *lane; /* NULL: a GC heap */
+    bool fast;             /* LOG_OWNED, a lane of its own, no key to turn */
+    bool gc;
     struct nvm_tcache *next; /* of heap->tcaches, under threads_lock */
     struct nvm_tcache *previous;
     uint32_t arena;
@@ -36,13 +45,15 @@ struct nvm_tcache {
 struct nvm_tcache_tls {
     uint64_t id; /* of the heap that was used last */
     struct nvm_tcache *tcache;
+    uint64_t log_id; /* the same, if the tcache is `fast`; else 0 */
+    uint64_t gc_id;  /* the same, if it is that of a GC heap; else 0 */
 };
 extern _Thread_local struct nvm_tcache_tls nvm_tcache_last
     __attribute__((tls_model("initial-exec")));
 
 struct nvm_tcache *nvm_tcache_find(struct nvm_heap *heap);
 
-/* The calling thread's tcache, made if need be; NULL without DRAM. */
+/* The calling thread's tcache, made if need be; NULL: see nvm_tcache_refused(). */
 static inline struct nvm_tcache *nvm_tcache_get(struct nvm_heap *heap)
 {
     if (__builtin_expect(nvm_tcache_last.id == heap->id, 1))
@@ -50,25 +61,35 @@ static inline struct nvm_tcache *nvm_tcache_get(struct nvm_heap *heap)
     return nvm_tcache_find(heap);
 }
 
-/* A free block of at least the class (see nvm_arena_take); offset 0: none. */
-struct nvm_block nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass);
-static inline struct nvm_block nvm_tcache_pop(struct nvm_tcache *tcache, unsigned klass)
+/* Why there is no tcache: EPERM (a child of the process that opened the heap),
+   ENOMEM or ENOSPC, explained. */
+int nvm_tcache_refused(struct nvm_heap *heap);
+
+/* A free block of at least the class (see nvm_arena_take); *error says why there is
+   none. */
+int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_block *block);
+static inline int nvm_tcache_pop(struct nvm_tcache *tcache, unsigned klass,
+                                 struct nvm_block *block)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
-    if (__builtin_expect(bin->count != 0, 1))
-        return bin->blocks[--bin->count];
-    return nvm_tcache_refill(tcache, klass);
+    if (__builtin_expect(bin->top == bin->bottom, 0))
+        return nvm_tcache_refill(tcache, klass, block);
+    *block = *--bin->top;
+    return 0;
 }
 
-/* Takes in a slab block that is no longer live. */
-void nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass);
-static inline void nvm_tcache_push(struct nvm_tcache *tcache, struct nvm_block block)
+/* Takes in a slab block that is no longer live.  Both return 0, so that an operation
+   can end with the call. */
+int nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass);
+static inline __attribute__((always_inline)) int
+nvm_tcache_push(struct nvm_tcache *tcache, struct nvm_block block)
 {
     unsigned klass = nvm_tag_class(block.tag);
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
-    if (__builtin_expect(bin->count == bin->capacity, 0))
-        nvm_tcache_spill(tcache, klass);
-    bin->blocks[bin->count++] = block;
+    *bin->top++ = block; /* there is always room for one */
+    if (__builtin_expect(bin->top == bin->limit, 0))
+        return nvm_tcache_spill(tcache, klass);
+    return 0;
 }
 
 /* Gives every cached block back to the arenas. */

@@ -15,20 +15,20 @@
  *
  *    Spans are given by hand (vmem_add) or imported from a source when nothing fits. An
  *    imported span goes back to its source in the operation that makes it one free
- * segment again. Since arenas can be sources, they form a tree; a child's imported spans
- * are exactly allocated segments of its parent.
+ *    segment again. Since arenas can be sources, they form a tree; a child's imported
+ *    spans are exactly allocated segments of its parent.
  *
  * 2. Representation
  *
  *    A segment is a struct vmem_seg, kept outside of the range it describes, on two
- * lists:
+ *    lists:
  *
- *      the arena's list: circular through the anchor vm_seg0; each span's tag is followed
- *      by the span's segments in address order, so neighbours are found in O(1) (boundary
- *      tags); spans come in the order in which they were added;
+ *      the arena's list: circular through the anchor vm_seg0; each span's tag is
+ *      followed by the span's segments in address order, so neighbours are found in
+ *      O(1) (boundary tags); spans come in the order in which they were added;
  *
  *      the list of its kin: one of 64 free lists; or a hash chain if allocated; or the
- * list of spans.
+ *      list of spans.
  *
  *      seg0 <-> [span 100..200) <-> [free 100..120) <-> [alloc 120..200) <-> [span ...
  *
@@ -36,96 +36,115 @@
  *
  *    I1  between a span's tag and the next tag the segments tile the span exactly
  *    I2  no two segments that touch each other are both free
- *    I3  a free segment of size s is on the list floor(log2 s), and on no other;
- *        bit i of vm_freemap is set if and only if list i is not empty
- *    I4  the hash holds exactly the allocated segments: vm_nalloc = vk_alloc - vk_free
+ *    I3  a free segment of size s is on the list floor(log2 s), and on no other; bit
+ *        i of vm_freemap is set if and only if list i is not empty
+ *    I4  the hash holds exactly the allocated segments: vm_nalloc = vk_alloc -
+ *        vk_free
  *    I5  vk_mem_total = sum of spans, vk_mem_import = sum of imported spans,
  *        vk_mem_inuse = sum of allocated segments
  *    I6  starts and ends are multiples of the quantum; no span starts at 0; spans are
- * disjoint I7  no imported span consists of one free segment I8  the rotor's address lies
- * in its segment: vs_start <= vm_rotor_addr <= vs_end
+ *        disjoint
+ *    I7  no imported span consists of one free segment
+ *    I8  the rotor's address lies in its segment: vs_start <= vm_rotor_addr <= vs_end
  *
  * 4. Free lists and instant fit
  *
  *    On list i all sizes lie in [2^i, 2^(i+1)). So every segment on the lists from
  *    ceil(log2 n) up holds n, and the bitmap names the first such list that isn't empty
- * in one instruction: constant time, and a good approximation of best fit. Only when
- * those lists are empty the one at floor(log2 n) is searched, whose members may or may
- * not fit. So an allocation never fails, and never imports, while a fitting segment is
- * free. There are 64 lists for the 64 possible values of floor(log2 s), and a 65th that
- * is always empty: where searches end.
+ *    in one instruction: constant time, and a good approximation of best fit. Only when
+ *    those lists are empty the one at floor(log2 n) is searched, whose members may or
+ *    may not fit. So an allocation never fails, and never imports, while a fitting
+ *    segment is free. There are 64 lists for the 64 possible values of floor(log2 s),
+ *    and a 65th that is always empty: where searches end.
  *
  *    Alignment up to `align` costs at most align - quantum, so an aligned request is an
- *    instant fit of size + align - quantum. Bounds and boundaries can't be had that way:
- *    such requests look at the segments on each list from floor(log2 n) up.
+ *    instant fit of size + align - quantum. Bounds and boundaries can't be had that
+ *    way: such requests look at the segments on each list from floor(log2 n) up.
  *
  *    VM_BESTFIT takes a smallest segment in which the request fits: the first list from
  *    below that has one has the smallest. VM_FIRSTFIT takes the lowest possible address
- * and looks at all free segments that may be large enough; a tree by address would make
- * that logarithmic, and every other operation slower.
+ *    and looks at all free segments that may be large enough; a tree by address would
+ *    make that logarithmic, and every other operation slower.
  *
  * 5. The hash of allocated segments
  *
- *    By start address; gives a free its segment in O(1), and proof that address and size
- *    are right. Rescaled to one bucket a segment when the load leaves 1/8 .. 1, by the
- *    operation that finds it so, after it dropped the lock; amortised O(1). (A rescale by
- *    a timer alone, as in the original, depends on somebody's calling it.) Small tables
- *    shrink in vmem_update() only: an arena that swings between none and some tens of
- *    segments would rescale all the time.
+ *    By start address; gives a free its segment in O(1), and proof that address and
+ *    size are right. Rescaled to one bucket a segment when the load leaves 1/8 .. 1, by
+ *    the operation that finds it so, after it dropped the lock; amortised O(1). (A
+ *    rescale by a timer alone, as in the original, depends on somebody's calling it.)
+ *    Small tables shrink in vmem_update() only: an arena that swings between none and
+ *    some tens of segments would rescale all the time.
  *
  * 6. Next fit, and walks that let go of the lock
  *
- *    The rotor is no segment on the arena's list, which would lie between two neighbours
- *    and keep them apart, but a place: a segment and an address in it. When that segment
- * is merged into another, the rotor is in that one; when its span goes, it is at the
- * next. A reentrant walk is such a place too, the segment to report next; when that
- * vanishes, its successor is.
+ *    The rotor is no segment on the arena's list, which would lie between two
+ *    neighbours and keep them apart, but a place: a segment and an address in it. When
+ *    that segment is merged into another, the rotor is in that one; when its span goes,
+ *    it is at the next. A reentrant walk is such a place too, the segment to report
+ *    next; when that vanishes, its successor is.
  *
  * 7. Sleeping
  *
  *    vm_freegen counts the events that can make a failed allocation succeed: frees and
- * new spans. A search that fails notes it under the same lock, and the sleeper waits
- * until it moves; so no wake-up is lost. Sources are asked with VM_NOSLEEP, never slept
- * in: a thread asleep in the source would miss what is freed here. As a source (any
- * function) can't tell when it has more, and an object can be freed into a quantum cache
- * without the arena's noticing, sleepers of arenas with either look again after 1 ms, 2
- * ms, ... at most 32 ms.
+ *    new spans. A search that fails notes it under the same lock, and the sleeper waits
+ *    until it moves; so no wake-up is lost. Sources are asked with VM_NOSLEEP, never
+ *    slept in: a thread asleep in the source would miss what is freed here. As a source
+ *    (any function) can't tell when it has more, and an object can be freed into a
+ *    quantum cache without the arena's noticing, sleepers of arenas with either look
+ *    again after 1 ms, 2 ms, ... at most 32 ms.
  *
  * 8. Bootstrapping: how vmem feeds itself
  *
- *    No malloc anywhere: vmem may be what malloc stands on. The first arenas and segment
- *    structures lie in static pools. Above the heap (memory from mmap, or the caller's)
- * are vmem's own arenas: vmem_internal imports from the heap; from it vmem_seg (segment
- *    structures), vmem_hash (tables), vmem_meta (arenas and caches).
+ *    No malloc anywhere: vmem may be what malloc stands on. The first arenas and
+ *    segment structures lie in static pools. Above the heap (memory from mmap, or the
+ *    caller's) are vmem's own arenas: vmem_internal imports from the heap; from it
+ *    vmem_seg (segment structures), vmem_hash (tables), vmem_meta (arenas and caches).
  *
  *    An arena keeps a reserve of structures and fills it up to VMEM_MINFREE before each
  *    operation, so that the operation itself can't fail for want of one. The reserve is
  *    filled from a global list; when that is down to VMEM_RESERVE, the thread drops the
  *    arena's lock and refills: allocates a chunk from vmem_seg. That again is an
- * operation on arenas which need structures: the refilling thread, one at a time, may
- * take the last VMEM_RESERVE, which are counted out for exactly that. Then the recursion
- * ends. Chunks of structures are kept for ever (their number is a high-water mark).
+ *    operation on arenas which need structures: the refilling thread, one at a time,
+ *    may take the last VMEM_RESERVE, which are counted out for exactly that. Then the
+ *    recursion ends. Chunks of structures are kept for ever (their number is a
+ *    high-water mark).
  *
  *    VMC_POPULATOR marks the arenas between vmem_seg and the memory: their reserves are
  *    filled at creation.
  *
  * 9. Locks, in the order in which they may be taken
  *
+ *      0. vmem_trim_lock
  *      1. vmem_init_lock      2. list of caches       3. list of arenas
  *      4. a cache's CPU lock, its depot lock, its slab lock; then those of a cache of
  *         magazines, which has no CPU locks
- *      5. vmem_refill_lock    6. one arena's vm_lock  7. vmem_segfree_lock, pool of slab
- * tags
+ *      5. vmem_refill_lock    6. one arena's vm_lock  7. vmem_segfree_lock,
+ *         pool of slab tags
  *
- *    A thread holds at most one arena's lock, and none while it calls import and return
- *    functions, walkers with VMEM_REENTRANT, or visitors.
+ *    A thread holds at most one arena's lock, but for vmem_trim(), which takes the
+ *    source's while it holds the importer's (11); and none while it calls import and
+ *    return functions, walkers with VMEM_REENTRANT, or visitors.
  *
  * 10. Quantum caches
  *
  *    One object cache (objcache.c) for each size of 1, 2, ... up to 16 quanta that
- *    qcache_max covers, over slabs from this very arena. If no slab can be had, the size
- * is taken from the arena directly; the slab layer knows such objects by their lying in
- * no slab. Before an allocation fails, the arena's own caches are emptied once.
+ *    qcache_max covers, over slabs from this very arena. If no slab can be had, the
+ *    size is taken from the arena directly; the slab layer knows such objects by their
+ *    lying in no slab. Before an allocation fails, the arena's own caches are emptied
+ *    once.
+ *
+ * 11. Trimming
+ *
+ *    An import goes back when it is whole; one small allocation keeps the rest of it
+ *    from the source's other customers. vmem_trim() is for a source that runs dry: it
+ *    cuts each imported span down to its allocated runs, in the source's quanta. In the
+ *    source the span is one allocated segment, which is split at the same places, so
+ *    that after each cut a child's spans are allocated segments of the parent again.
+ *    Both must change in one step (an import that became whole in between would go back
+ *    as what it no longer is), so the importer's lock is held while the source's is
+ *    taken. That order is that of the list of arenas, newest first, in which
+ *    vmem_lockup() takes them all: a source is older than what imports from it. The
+ *    source's segment structures are set aside before.
  */
 #include "vmem_impl.h"
 

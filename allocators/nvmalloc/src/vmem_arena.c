@@ -180,7 +180,18 @@ static bool overlaps_span(const vmem_t *vmp, uintptr_t start, uintptr_t end)
     return false;
 }
 
-void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag)
+/* The added span that ends at addr. */
+static vmem_seg_t *span_before(vmem_t *vmp, uintptr_t addr)
+{
+    vmem_seg_t *seg0 = &vmp->vm_seg0;
+
+    for (vmem_seg_t *span = seg0->vs_knext; span != seg0; span = span->vs_knext)
+        if (span->vs_end == addr && !span->vs_import)
+            return span;
+    return NULL;
+}
+
+static void *add(vmem_t *vmp, void *addr, size_t size, bool extend, int vmflag)
 {
     uintptr_t start = (uintptr_t)addr, end;
     int error = 0;
@@ -198,7 +209,11 @@ void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag)
     } else if (overlaps_span(vmp, start, end)) {
         error = EEXIST;
     } else {
-        vmem_span_create(vmp, start, size, false);
+        vmem_seg_t *before = extend ? span_before(vmp, start) : NULL;
+        if (before != NULL)
+            vmem_span_extend(vmp, before, size);
+        else
+            vmem_span_create(vmp, start, size, false);
         vmem_wake(vmp);
     }
     vmem_unlock(vmp);
@@ -207,6 +222,16 @@ void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag)
         return NULL;
     }
     return addr;
+}
+
+void *vmem_add(vmem_t *vmp, void *addr, size_t size, int vmflag)
+{
+    return add(vmp, addr, size, false, vmflag);
+}
+
+void *vmem_extend(vmem_t *vmp, void *addr, size_t size, int vmflag)
+{
+    return add(vmp, addr, size, true, vmflag);
 }
 
 bool vmem_contains(vmem_t *vmp, const void *addr, size_t size)

@@ -15,6 +15,7 @@ static pid_t locked_by; /* under vmem_init_lock */
 
 void vmem_lockup(void)
 {
+    pthread_mutex_lock(&vmem_trim_lock);
     pthread_mutex_lock(&vmem_init_lock);
     locked_by = getpid();
     pthread_mutex_lock(&objcache_list_lock);
@@ -47,4 +48,5 @@ void vmem_release(void)
     pthread_mutex_unlock(&vmem_list_lock);
     pthread_mutex_unlock(&objcache_list_lock);
     pthread_mutex_unlock(&vmem_init_lock);
+    pthread_mutex_unlock(&vmem_trim_lock);
 }

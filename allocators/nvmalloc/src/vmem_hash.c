@@ -55,6 +55,17 @@ vmem_seg_t *vmem_hash_remove(vmem_t *vmp, uintptr_t addr)
     return vsp;
 }
 
+/* The allocated segment that starts at addr, left where it is; NULL if there is none. */
+vmem_seg_t *vmem_hash_find(vmem_t *vmp, uintptr_t addr)
+{
+    vmem_seg_t *vsp = vmp->vm_hash_table[vmem_hash_bucket(vmp, addr)];
+
+    vmp->vm_kstat.vk_lookup++;
+    while (vsp != NULL && vsp->vs_start != addr)
+        vsp = vsp->vs_knext;
+    return vsp;
+}
+
 /*
  * Should the caller rescale once it has dropped the lock? Not during a refill: the tables
  * would eat into the segment structures that are counted out for it.

@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 
 #define VMEM_FREELISTS    64 /* list i: free segments with 2^i <= size < 2^(i+1) */
 #define VMEM_HASH_INITIAL 16
@@ -127,6 +128,10 @@ void vmem_drain_segs(vmem_t *vmp);
 void vmem_seglist_init(vmem_t *vmp);
 vmem_seg_t *vmem_span_create(vmem_t *vmp, uintptr_t start, size_t size, bool import);
 void vmem_span_destroy(vmem_t *vmp, vmem_seg_t *span);
+void vmem_span_extend(vmem_t *vmp, vmem_seg_t *span, size_t size);
+void vmem_span_cut(vmem_t *vmp, vmem_seg_t *span, vmem_seg_t *vsp, uintptr_t start,
+                   uintptr_t end);
+void vmem_seg_split(vmem_t *vmp, vmem_seg_t *vsp, uintptr_t start, uintptr_t end);
 vmem_seg_t *vmem_seg_take(vmem_t *vmp, vmem_seg_t *vsp, uintptr_t start, size_t size);
 vmem_seg_t *vmem_seg_release(vmem_t *vmp, vmem_seg_t *vsp);
 
@@ -143,6 +148,7 @@ void vmem_hash_init(vmem_t *vmp);
 size_t vmem_hash_bucket(const vmem_t *vmp, uintptr_t addr);
 void vmem_hash_insert(vmem_t *vmp, vmem_seg_t *vsp);
 vmem_seg_t *vmem_hash_remove(vmem_t *vmp, uintptr_t addr);
+vmem_seg_t *vmem_hash_find(vmem_t *vmp, uintptr_t addr);
 bool vmem_hash_unfit(vmem_t *vmp);
 void vmem_hash_rescale(vmem_t *vmp);
 void vmem_hash_fini(vmem_t *vmp);
@@ -160,6 +166,9 @@ void vmem_cond_init(pthread_cond_t *cv);
 vmem_t *vmem_create_common(const char *name, void *base, size_t size, size_t quantum,
                            vmem_alloc_t *afunc, vmem_ximport_t *xfunc, vmem_free_t *ffunc,
                            vmem_t *source, size_t qcache_max, int vmflag);
+
+/* vmem_trim.c */
+extern pthread_mutex_t vmem_trim_lock;
 
 /* vmem_panic.c */
 _Noreturn void vmem_panic(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -113,8 +113,12 @@ static vmem_seg_t *instant_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t
     return NULL;
 }
 
-/* A smallest segment in which the request fits: in the first list that has one at all. */
-static vmem_seg_t *best_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *where)
+/*
+ * A smallest segment in which the request fits: in the first list that has one at all.
+ * `ordered`: the one at the lowest address, so an exact fit does not end the search.
+ */
+static vmem_seg_t *best_fit(vmem_t *vmp, const vmem_request_t *req, bool ordered,
+                            uintptr_t *where)
 {
     for (unsigned list = next_list(vmp, vmem_floor_log2(req->vr_size));
          list < VMEM_FREELISTS; list = next_list(vmp, list + 1)) {
@@ -124,11 +128,13 @@ static vmem_seg_t *best_fit(vmem_t *vmp, const vmem_request_t *req, uintptr_t *w
             size_t size = vsp->vs_end - vsp->vs_start;
             uintptr_t at;
             vmp->vm_kstat.vk_search++;
-            if (size < best_size && vmem_fit(req, vsp->vs_start, vsp->vs_end, &at)) {
+            bool better = size < best_size ||
+                          (ordered && size == best_size && vsp->vs_start < *where);
+            if (better && vmem_fit(req, vsp->vs_start, vsp->vs_end, &at)) {
                 best = vsp;
                 best_size = size;
                 *where = at;
-                if (size == req->vr_size)
+                if (size == req->vr_size && !ordered)
                     break;
             }
         }
@@ -194,9 +200,9 @@ vmem_seg_t *vmem_search(vmem_t *vmp, const vmem_request_t *req, int vmflag,
 {
     if (vmflag & VM_NEXTFIT)
         return next_fit(vmp, req, where);
+    if (vmflag & VM_BESTFIT)
+        return best_fit(vmp, req, (vmflag & VM_FIRSTFIT) != 0, where);
     if (vmflag & VM_FIRSTFIT)
         return first_fit(vmp, req, where);
-    if (vmflag & VM_BESTFIT)
-        return best_fit(vmp, req, where);
     return instant_fit(vmp, req, where);
 }

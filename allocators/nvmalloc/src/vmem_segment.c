@@ -98,6 +98,108 @@ vmem_seg_t *vmem_span_create(vmem_t *vmp, uintptr_t start, size_t size, bool imp
     return vsp;
 }
 
+/*
+ * Lengthen a span; what is new is free, and one segment with a free end of the span.
+ * Takes up to 1 structure.
+ */
+void vmem_span_extend(vmem_t *vmp, vmem_seg_t *span, size_t size)
+{
+    vmem_seg_t *last = span->vs_knext->vs_aprev; /* spans are in the arena's order */
+
+    if (last->vs_type == VMEM_FREE) {
+        freelist_delete(vmp, last);
+        last->vs_end += size;
+    } else {
+        last = seg_create_after(vmp, last, span->vs_end, span->vs_end + size);
+    }
+    freelist_insert(vmp, last);
+    span->vs_end += size;
+    vmp->vm_kstat.vk_mem_total += size;
+}
+
+/* The part [start, end) of the free segment vsp, on no list of kin; what is left of vsp
+   on either side stays free. Takes up to 2 structures. */
+static vmem_seg_t *isolate(vmem_t *vmp, vmem_seg_t *vsp, uintptr_t start, uintptr_t end)
+{
+    freelist_delete(vmp, vsp);
+    if (end < vsp->vs_end) {
+        vmem_seg_t *tail = seg_create_after(vmp, vsp, end, vsp->vs_end);
+        vsp->vs_end = end;
+        freelist_insert(vmp, tail);
+        if (vmp->vm_rotor == vsp && vmp->vm_rotor_addr > end)
+            vmp->vm_rotor = tail;
+    }
+    if (start > vsp->vs_start) {
+        vmem_seg_t *head = vsp;
+        vsp = seg_create_after(vmp, head, start, end);
+        head->vs_end = start;
+        freelist_insert(vmp, head);
+        if (vmp->vm_rotor == head && vmp->vm_rotor_addr > start)
+            vmp->vm_rotor = vsp;
+    }
+    return vsp;
+}
+
+/*
+ * Take [start, end), free and a part of vsp, out of an imported span of which it is not
+ * the whole: the span gets shorter, or becomes two. A rotor that was in it is then at
+ * what follows. Takes up to 2 structures.
+ */
+void vmem_span_cut(vmem_t *vmp, vmem_seg_t *span, vmem_seg_t *vsp, uintptr_t start,
+                   uintptr_t end)
+{
+    vsp = isolate(vmp, vsp, start, end);
+    vmem_seg_t *after = vsp->vs_anext;
+    vmp->vm_kstat.vk_mem_total -= end - start;
+    vmp->vm_kstat.vk_mem_import -= end - start;
+    if (start > span->vs_start && end < span->vs_end) {
+        vsp->vs_type = VMEM_SPAN;
+        vsp->vs_import = 1;
+        vsp->vs_start = end;
+        vsp->vs_end = span->vs_end;
+        vsp->vs_kprev = span;
+        vsp->vs_knext = span->vs_knext;
+        span->vs_knext->vs_kprev = vsp;
+        span->vs_knext = vsp;
+        span->vs_end = start;
+        if (vmp->vm_rotor == vsp)
+            vmp->vm_rotor_addr = end;
+        return;
+    }
+    if (vmp->vm_rotor == vsp || (vmp->vm_rotor == span && start == span->vs_start)) {
+        vmp->vm_rotor = after;
+        vmp->vm_rotor_addr = after->vs_start;
+    }
+    if (start == span->vs_start)
+        span->vs_start = end;
+    else
+        span->vs_end = start;
+    seg_destroy(vmp, vsp, after);
+}
+
+/*
+ * Make [start, end), a part of the allocated segment vsp that is in the hash, an
+ * allocated segment of its own, and what is left of vsp on either side others. Takes up
+ * to 2 structures.
+ */
+void vmem_seg_split(vmem_t *vmp, vmem_seg_t *vsp, uintptr_t start, uintptr_t end)
+{
+    const uintptr_t cuts[] = {end, start};
+
+    for (size_t i = 0; i < 2; i++) {
+        if (cuts[i] == vsp->vs_start || cuts[i] == vsp->vs_end)
+            continue;
+        vmem_seg_t *right = seg_create_after(vmp, vsp, cuts[i], vsp->vs_end);
+        right->vs_type = VMEM_ALLOC;
+        vsp->vs_end = cuts[i];
+        if (vmp->vm_rotor == vsp && vmp->vm_rotor_addr > cuts[i])
+            vmp->vm_rotor = right;
+        vmem_hash_insert(vmp, right);
+        vmp->vm_nalloc++;
+        vmp->vm_kstat.vk_alloc++;
+    }
+}
+
 /* Remove a span that is one free segment. */
 void vmem_span_destroy(vmem_t *vmp, vmem_seg_t *span)
 {
@@ -124,24 +226,7 @@ void vmem_span_destroy(vmem_t *vmp, vmem_seg_t *span)
  */
 vmem_seg_t *vmem_seg_take(vmem_t *vmp, vmem_seg_t *vsp, uintptr_t start, size_t size)
 {
-    uintptr_t end = start + size;
-
-    freelist_delete(vmp, vsp);
-    if (end < vsp->vs_end) {
-        vmem_seg_t *tail = seg_create_after(vmp, vsp, end, vsp->vs_end);
-        vsp->vs_end = end;
-        freelist_insert(vmp, tail);
-        if (vmp->vm_rotor == vsp && vmp->vm_rotor_addr > end)
-            vmp->vm_rotor = tail;
-    }
-    if (start > vsp->vs_start) {
-        vmem_seg_t *head = vsp;
-        vsp = seg_create_after(vmp, head, start, end);
-        head->vs_end = start;
-        freelist_insert(vmp, head);
-        if (vmp->vm_rotor == head && vmp->vm_rotor_addr > start)
-            vmp->vm_rotor = vsp;
-    }
+    vsp = isolate(vmp, vsp, start, start + size);
     vsp->vs_type = VMEM_ALLOC;
     vmp->vm_nalloc++;
     vmp->vm_kstat.vk_mem_inuse += size;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* walk.c - live blocks and statistics, read off the metadata on media. */
+/* walk.c - live blocks and statistics. */
 #include <string.h>
 
-#include "heap.h"
-#include "sizeclass.h"
+#include "block.h"
+#include "build.h"
+#include "error.h"
 #include "tcache.h"
 
 struct walk {
@@ -15,17 +16,26 @@ static int walk_slab(struct nvm_heap *heap, uint32_t unit, const struct nvm_clas
                      const struct walk *walk)
 {
     char *base = nvm_heap_at(heap, nvm_unit_offset(heap, unit));
-    for (uint32_t word = 0; word < (klass->blocks + 63) / 64; word++) {
-        uint64_t live = __atomic_load_n(&heap->bitmaps[unit][word], __ATOMIC_RELAXED);
+    uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, unit));
+    for (uint32_t word = 0; word < klass->words; word++) {
+        uint64_t live = nvm_slab_live(heap, tag, word);
         for (; live != 0; live &= live - 1) {
-            uint32_t index = word * 64 + (uint32_t)__builtin_ctzl(live);
-            int result = walk->visit(walk->context, base + (uint64_t)index * klass->size,
-                                     klass->size);
+            uint64_t index = word * NVM_WORD_BLOCKS + (uint32_t)__builtin_ctzl(live);
+            int result =
+                walk->visit(walk->context, base + index * klass->size, klass->size);
             if (result != 0)
                 return result;
         }
     }
     return 0;
+}
+
+/* Whether a unit begins an extent that is live; one that is reserved is none. */
+static bool is_live_extent(const struct nvm_heap *heap, uint32_t unit)
+{
+    nvm_unit member = nvm_unit_get(heap, unit);
+    return nvm_unit_kind(member) == NVM_UNIT_EXTENT &&
+           *nvm_block_state(heap, nvm_unit_tag(member)) == NVM_BLOCK_LIVE;
 }
 
 static int walk_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
@@ -34,7 +44,7 @@ static int walk_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk
     const struct walk *walk = context;
     if (chunk.state == NVM_CHUNK_SLAB)
         return walk_slab(heap, unit, &nvm_classes[chunk.klass], walk);
-    if (chunk.state == NVM_CHUNK_EXTENT)
+    if (is_live_extent(heap, unit))
         return walk->visit(walk->context, nvm_heap_at(heap, nvm_unit_offset(heap, unit)),
                            (size_t)chunk.units << NVM_UNIT_SHIFT);
     return 0;
@@ -43,7 +53,8 @@ static int walk_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk
 int nvm_walk(nvm_heap *heap, nvm_walk_fn *visit, void *context)
 {
     struct walk walk = {visit, context};
-    return nvm_heap_each_run(heap, walk_run, &walk);
+    return heap->foreign ? nvm_tcache_refused(heap)
+                         : nvm_heap_each_run(heap, walk_run, &walk);
 }
 
 static int count_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
@@ -51,55 +62,84 @@ static int count_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
 {
     struct nvm_heap_stats *stats = context;
     uint64_t bytes = (uint64_t)chunk.units << NVM_UNIT_SHIFT;
-    if (chunk.state == NVM_CHUNK_FREE)
-        return 0;
-    stats->used_bytes += bytes;
+    nvm_unit member = nvm_unit_get(heap, unit);
     if (chunk.state == NVM_CHUNK_SLAB) {
-        uint32_t live = nvm_slab_live(heap, unit);
+        const struct nvm_class *klass = &nvm_classes[chunk.klass];
+        uint64_t live = 0;
+        for (uint32_t word = 0; word < klass->words; word++)
+            live += (uint64_t)__builtin_popcountl(
+                nvm_slab_live(heap, nvm_unit_tag(member), word));
+        stats->used_bytes += bytes;
         stats->live_blocks += live;
-        stats->live_bytes += (uint64_t)live * nvm_classes[chunk.klass].size;
-    } else {
-        stats->live_blocks++;
-        stats->live_bytes += bytes;
+        stats->live_bytes += live * klass->size;
+    } else if (nvm_unit_kind(member) == NVM_UNIT_EXTENT) {
+        stats->used_bytes += bytes;
+        stats->live_blocks += is_live_extent(heap, unit);
+        stats->live_bytes += is_live_extent(heap, unit) ? bytes : 0;
     }
     return 0;
 }
 
-static void add(struct nvm_heap_stats *stats, const struct nvm_persist *persist)
+/* Metadata that is allocated in the file: all of it is in use. */
+static uint64_t metadata_bytes(const struct nvm_heap *heap)
 {
-    stats->flushes += persist->flushes;
-    stats->fences += persist->fences;
-    stats->effective_fences += persist->effective_fences;
-    stats->nt_lines += persist->nt_lines;
+    const struct nvm_super *super = &heap->super;
+    if (super->size == super->max_size)
+        return super->data_offset;
+    uint64_t lanes =
+        (uint64_t)super->lanes_used * super->ring * sizeof(struct nvm_record);
+    return super->lanes_offset + lanes + super->units * (8 + NVM_BITMAP_BYTES);
+}
+
+static void add_lanes(const struct nvm_heap *heap, struct nvm_persist *sum)
+{
+    uint32_t used = atomic_load(&heap->lanes.used);
+    for (uint32_t i = 0; i < used; i++) {
+        struct nvm_lane *lane = nvm_lane_at(heap, i);
+        /* Each record is a line, and but for those of a group an effective fence. */
+        uint64_t records = atomic_load(&lane->head);
+        uint64_t fences = records - atomic_load(&lane->joined);
+        sum->nt_lines += records;
+        sum->fences += fences;
+        sum->effective_fences += fences;
+        pthread_mutex_lock(&lane->stage);
+        nvm_persist_add(sum, &lane->persist);
+        pthread_mutex_unlock(&lane->stage);
+    }
 }
 
 void nvm_stats(nvm_heap *heap, struct nvm_heap_stats *stats)
 {
+    struct nvm_persist sum = {0};
     memset(stats, 0, sizeof(*stats));
+    if (heap->foreign)
+        return;
     stats->file_bytes = heap->super.size;
-    stats->used_bytes = heap->super.data_offset;
+    stats->max_bytes = heap->super.max_size;
+    stats->used_bytes = metadata_bytes(heap);
+    stats->quarantined_bytes = atomic_load(&heap->quarantined);
+    stats->mode = heap->super.mode;
     stats->map_sync = heap->region.map_sync;
     stats->recovered = heap->recovered;
     stats->replayed = heap->replayed;
     stats->checkpoints = heap->lanes.checkpoints;
     strncpy(stats->flush, nvm_persist_name(), sizeof(stats->flush) - 1);
     nvm_heap_each_run(heap, count_run, stats);
-    add(stats, &heap->structure);
-    add(stats, &heap->lanes.persist);
-    for (uint32_t i = 0; i < heap->lanes.count; i++) {
-        /* Each record: a non-temporal line and an effective fence. */
-        uint64_t records = atomic_load(&heap->lanes.lane[i].head);
-        stats->nt_lines += records;
-        stats->fences += records;
-        stats->effective_fences += records;
-    }
+    add_lanes(heap, &sum);
+    nvm_persist_add(&sum, &heap->structure);
+    nvm_persist_add(&sum, &heap->super_counts);
+    nvm_persist_add(&sum, &heap->lanes.persist);
     pthread_mutex_lock(&heap->threads_lock);
-    add(stats, &heap->retired);
+    nvm_persist_add(&sum, &heap->retired);
     stats->misuses = heap->retired_misuses;
     for (const struct nvm_tcache *tcache = heap->tcaches; tcache != NULL;
          tcache = tcache->next) {
-        add(stats, &tcache->persist);
+        nvm_persist_add(&sum, &tcache->persist);
         stats->misuses += tcache->misuses;
     }
     pthread_mutex_unlock(&heap->threads_lock);
+    stats->flushes = sum.flushes;
+    stats->fences = sum.fences;
+    stats->effective_fences = sum.effective_fences;
+    stats->nt_lines = sum.nt_lines;
 }

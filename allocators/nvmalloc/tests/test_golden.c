@@ -3,8 +3,8 @@
  * test_golden.c - how many flushes and fences each operation costs.
  *
  * The numbers are the design (lane.h): a durable operation is one
- * non-temporal line and one fence; a checkpoint adds two fences in half a
- * ring of operations.  A change of any of them is a change of the protocol.
+ * line past the caches and one fence; stages add flushes, and no fence.  A change of any
+ * of them is a change of the protocol.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -62,13 +62,10 @@ static void test_pair_is_two_lines_and_two_fences(void **state)
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         cost_of_pairs(1, sizes[i]); /* provisions the slab */
         struct nvm_heap_stats cost = cost_of_pairs(10, sizes[i]);
-        /* Where a checkpoint fell into the ten, it added its two fences and one line. */
-        assert_true(cost.checkpoints <= 1);
-        assert_int_equal(cost.effective_fences, 20 + 2 * cost.checkpoints);
-        assert_int_equal(cost.fences, cost.effective_fences);
-        assert_int_equal(cost.nt_lines, 20 + cost.checkpoints);
-        if (cost.checkpoints == 0)
-            assert_int_equal(cost.flushes, 0);
+        assert_int_equal(cost.checkpoints, 0);
+        assert_int_equal(cost.effective_fences, 20);
+        assert_int_equal(cost.fences, 20);
+        assert_int_equal(cost.nt_lines, 20);
     }
 }
 
@@ -77,21 +74,20 @@ static void test_extent_pair_is_two_lines_and_two_fences_once_isolated(void **st
     (void)state;
     cost_of_pairs(1, 3 << 20);
     struct nvm_heap_stats cost = cost_of_pairs(10, 3 << 20);
-    assert_int_equal(cost.effective_fences, 20 + 2 * cost.checkpoints);
+    assert_int_equal(cost.effective_fences, 20);
 }
 
-static void test_checkpoints_cost_two_fences_in_half_a_ring(void **state)
+static void test_stages_add_flushes_and_no_fence(void **state)
 {
     (void)state;
     cost_of_pairs(1, 64); /* provisions the slab */
     struct nvm_heap_stats cost = cost_of_pairs(10000, 64);
-    /* The ring has 256 records here, so one checkpoint in 128 operations. */
-    assert_in_range(cost.checkpoints, 20000 / 128 - 1, 20000 / 128 + 1);
-    assert_int_equal(cost.effective_fences, 20000 + 2 * cost.checkpoints);
-    assert_int_equal(cost.nt_lines, 20000 + cost.checkpoints);
-    /* 64 slots in a row are 8 lines (9 if astride), and one block's bit 1; the
-       first checkpoint has the root's record, too. */
-    assert_in_range(cost.flushes, 1, 10 * cost.checkpoints + 1);
+    assert_int_equal(cost.checkpoints, 0);
+    assert_int_equal(cost.effective_fences, 20000);
+    assert_int_equal(cost.nt_lines, 20000);
+    /* A stage in 64 operations.  Their 32 slots in a row are 4 lines (5 if astride), and
+       one block's mark is in one. */
+    assert_in_range(cost.flushes, 20000 / 64 * 5, 20000 / 64 * 6 + 320);
 }
 
 static void test_provisioning_a_slab_is_two_fences(void **state)
@@ -113,8 +109,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             test_extent_pair_is_two_lines_and_two_fences_once_isolated, set_up,
             tear_down),
-        cmocka_unit_test_setup_teardown(test_checkpoints_cost_two_fences_in_half_a_ring,
-                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stages_add_flushes_and_no_fence, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_provisioning_a_slab_is_two_fences, set_up,
                                         tear_down),
     };

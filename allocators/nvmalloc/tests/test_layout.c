@@ -20,7 +20,7 @@ static void test_areas_follow_each_other_and_fit(void **state)
         uint64_t lanes = (uint64_t)super.lanes * super.ring * sizeof(struct nvm_record);
         assert_true(super.lanes <= 64 &&
                     super.lanes * super.ring <= NVM_CHUNK_GENERATIONS);
-        assert_true(NVM_LANES_OFFSET + lanes <= super.chunk_offset);
+        assert_true(super.lanes_offset + lanes <= super.chunk_offset);
         assert_true(super.chunk_offset + super.max_units * 8 <= super.bitmap_offset);
         assert_true(super.bitmap_offset + super.max_units * NVM_BITMAP_BYTES <=
                     super.data_offset);

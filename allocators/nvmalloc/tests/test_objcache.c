@@ -340,7 +340,8 @@ static void test_contended_depot_gets_larger_magazines(void)
     for (int i = 0; i < THREADS; i++)
         CHECK(pthread_join(thread[i], NULL) == 0);
     CHECK(st.os_magazine_resizes > 0 && st.os_magsize > before);
-    void *obj[2000]; /* old and new sizes mixed */
+    CHECK(st.os_depot_contention > 3); /* what called for it */
+    void *obj[2000];                   /* old and new sizes mixed */
     for (int i = 0; i < 2000; i++)
         CHECK((obj[i] = objcache_alloc(shared, VM_SLEEP)) != NULL);
     for (int i = 0; i < 2000; i++)

@@ -144,10 +144,12 @@ static void check_slot(nvm_heap *image, nvm_ref ref, const struct expected *was,
                        const struct expected *will, size_t from, struct blocks *reached)
 {
     if (!slot_is(image, ref, was, from) && !slot_is(image, ref, will, from))
-        fail_msg(
-            "slot refers to %llu: neither %zu bytes (stamp %llu) nor %zu (stamp %llu)",
-            (unsigned long long)ref, was->size, (unsigned long long)was->stamp,
-            will->size, (unsigned long long)will->stamp);
+        fail_msg("%s: slot refers to %llu (%zu usable, live %d): neither %zu bytes "
+                 "(stamp %llu) nor %zu (stamp %llu)",
+                 phase, (unsigned long long)ref, nvm_usable_size(image, ref),
+                 content_fits(nvm_ptr(image, ref), from, was->size, was->stamp),
+                 was->size, (unsigned long long)was->stamp, will->size,
+                 (unsigned long long)will->stamp);
     if (ref != 0)
         collect(reached, nvm_ptr(image, ref), nvm_usable_size(image, ref));
 }

@@ -8,6 +8,7 @@
 #include "test_vmem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
 
@@ -66,6 +67,10 @@ static void use(void)
     for (size_t i = 0; i < 1000; i++)
         objcache_free(cp, held[i]);
     CHECK(objcache_destroy(cp) == 0);
+    int nowhere = open("/dev/null", O_WRONLY);
+    CHECK(nowhere >= 0 && vmem_dump_fd(nowhere, VMEM_DUMP_TEXT) == 0);
+    CHECK(vmem_dump_fd(nowhere, VMEM_DUMP_JSON) == 0);
+    close(nowhere);
     vmem_reap(NULL);
     vmem_update(NULL);
     CHECK(vmem_destroy(kid) == 0);
@@ -159,6 +164,47 @@ static void fixed_heap_runs_dry(void)
     vmem_destroy(vmp);
 }
 
+/* No structures left for even one segment more: VM_SLEEP waits for those that a free
+   gives back, and says so in a counter of its own. */
+static vmem_t *dry;
+static size_t dry_held;
+
+static void *free_all_later(void *arg)
+{
+    vmem_kstat_t ks;
+
+    (void)arg;
+    do {
+        usleep(1000);
+        vmem_kstat(dry, &ks);
+    } while (ks.vk_populate_wait == 0);
+    for (size_t i = 0; i < dry_held; i++)
+        vmem_free(dry, held[i], 2);
+    return NULL;
+}
+
+static void allocation_waits_for_structures(void)
+{
+    pthread_t thread;
+    vmem_kstat_t ks;
+
+    CHECK(vmem_init(NULL, 0, NULL, NULL, "fixed", pool, sizeof(pool), 4096, NULL, NULL));
+    dry = vmem_create("dry", ADDR(1), 1 << 20, 1, NULL, NULL, NULL, 0, VM_NOSLEEP);
+    while ((held[dry_held] = vmem_alloc(dry, 2, VM_NOSLEEP)) != NULL)
+        CHECK(++dry_held < MANY);
+    CHECK(pthread_create(&thread, NULL, free_all_later, NULL) == 0);
+    void *a = vmem_alloc(dry, 2, VM_SLEEP); /* there are units, but no structures */
+    CHECK(a != NULL);
+    CHECK(pthread_join(thread, NULL) == 0);
+    vmem_kstat(dry, &ks);
+    CHECK(ks.vk_populate_wait > 0 && ks.vk_populate_fail > 0);
+    CHECK(ks.vk_wait == 0 && ks.vk_fail == 1 && ks.vk_mem_inuse == 2);
+    CHECK_ARENA(dry);
+    CHECK(vmem_populate(dry, VM_SLEEP));
+    vmem_free(dry, a, 2);
+    CHECK(vmem_destroy(dry) == 0);
+}
+
 static void *give_nothing(vmem_t *source, size_t size, int vmflag)
 {
     (void)source;
@@ -217,6 +263,11 @@ static void test_fixed_heap_runs_dry_and_recovers(void)
     in_child(fixed_heap_runs_dry);
 }
 
+static void test_allocation_waits_for_structures(void)
+{
+    in_child(allocation_waits_for_structures);
+}
+
 static void test_empty_heap_is_refused(void)
 {
     in_child(empty_heap_is_refused);
@@ -232,6 +283,7 @@ int main(void)
     RUN(test_calls_no_malloc);
     RUN(test_heap_of_the_callers_own);
     RUN(test_fixed_heap_runs_dry_and_recovers);
+    RUN(test_allocation_waits_for_structures);
     RUN(test_empty_heap_is_refused);
     RUN(test_refills_of_many_threads);
     return 0;

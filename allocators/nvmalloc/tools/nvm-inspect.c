@@ -21,15 +21,19 @@
 
 #include <json-c/json.h>
 
+#include "build.h"
 #include "error.h"
 #include "extent.h"
 #include "heap.h"
+#include "mark.h"
 #include "recover.h"
 #include "root.h"
 #include "sizeclass.h"
 
 struct view {
     struct nvm_heap heap;
+    struct json_object *damage; /* array of sentences */
+    bool doubtful;              /* a superblock copy is damaged */
     char *map;
     uint64_t free_units, largest_free, free_run;
     uint64_t live_blocks, live_bytes, extents, extent_units;
@@ -57,10 +61,32 @@ static int fail(const char *path, int error)
     return 3;
 }
 
+/* Live blocks by the bitmap on media; words that are damaged count for none. */
+static uint32_t count_live(struct view *view, uint32_t unit,
+                           const struct nvm_class *klass)
+{
+    const struct nvm_heap *heap = &view->heap;
+    const uint64_t *bitmap = nvm_heap_bitmap(heap, unit);
+    uint32_t live = 0;
+    for (uint32_t word = 0; word < klass->words; word++) {
+        uint64_t number = (uint64_t)(bitmap + word - heap->bitmaps);
+        if (nvm_mark_valid(bitmap[word], number, heap->salt)) {
+            live += (uint32_t)__builtin_popcountl(bitmap[word] & NVM_MARK_BLOCKS);
+            continue;
+        }
+        char text[128];
+        snprintf(text, sizeof(text),
+                 "slab at unit %u: word %u of its bitmap (offset %llu) is damaged", unit,
+                 word, (unsigned long long)nvm_heap_offset(heap, bitmap + word));
+        json_object_array_add(view->damage, json_object_new_string(text));
+    }
+    return live;
+}
+
 static void view_slab(struct view *view, uint32_t unit, struct nvm_chunk chunk)
 {
     const struct nvm_class *klass = &nvm_classes[chunk.klass];
-    uint32_t live = nvm_slab_live(&view->heap, unit);
+    uint32_t live = count_live(view, unit, klass);
     view->classes[chunk.klass].slabs++;
     view->classes[chunk.klass].blocks += klass->blocks;
     view->classes[chunk.klass].live += live;
@@ -116,9 +142,9 @@ static struct json_object *show_classes(const struct view *view)
 /* Records that an open would replay: those intact above the watermark. */
 static struct json_object *show_lanes(const struct nvm_heap *heap, uint64_t watermark)
 {
-    const struct nvm_record *records = nvm_heap_at(heap, NVM_LANES_OFFSET);
+    const struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
     uint64_t pending = 0;
-    for (uint64_t i = 0; i < (uint64_t)heap->super.lanes * heap->super.ring; i++)
+    for (uint64_t i = 0; i < (uint64_t)heap->super.lanes_used * heap->super.ring; i++)
         pending +=
             records[i].seq > watermark && nvm_record_valid(&records[i], heap->salt);
     struct json_object *lanes = json_object_new_object();
@@ -134,7 +160,7 @@ static struct json_object *show_roots(const struct nvm_heap *heap,
 {
     const struct nvm_root_entry *entries = nvm_heap_at(heap, NVM_ROOTS_OFFSET);
     struct json_object *roots = json_object_new_array();
-    for (unsigned i = 0; i < NVM_ROOT_ENTRIES; i++) {
+    for (unsigned i = 0; i < heap->super.roots; i++) {
         if (entries[i].ref == 0)
             continue;
         struct json_object *row = json_object_new_object();
@@ -172,7 +198,10 @@ static void show(struct view *view, const char *path)
     struct nvm_heap *heap = &view->heap;
     struct nvm_recovery recovery = {0};
     struct json_object *document = json_object_new_object();
-    struct json_object *damage = json_object_new_array();
+    struct json_object *damage = view->damage = json_object_new_array();
+    if (view->doubtful)
+        json_object_array_add(damage,
+                              json_object_new_string("a superblock copy is damaged"));
     if (nvm_watermark_read(heap, &recovery) != 0)
         json_object_array_add(damage, json_object_new_string(nvm_error()));
     if (nvm_heap_each_run(heap, view_run, view) != 0)
@@ -208,9 +237,11 @@ int main(int argc, char **argv)
     int error = nvm_region_open_read_only(argv[1], &heap->region);
     if (error != 0)
         return fail(argv[1], error);
-    error = nvm_super_read(&heap->region, &heap->super);
+    bool doubtful;
+    error = nvm_super_read(&heap->region, &heap->super, &doubtful);
     if (error != 0)
         return fail(argv[1], error);
+    view.doubtful = doubtful;
     nvm_heap_place_media(heap);
     view.map = malloc(heap->super.units + 1);
     if (view.map == NULL)

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* build.c - see build.h. */
+#include "build.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "block.h"
+#include "dram.h"
+#include "error.h"
+#include "extent.h"
+#include "heap.h"
+#include "registry.h"
+#include "tcache.h"
+
+void nvm_heap_place_media(struct nvm_heap *heap)
+{
+    heap->base = heap->region.base;
+    heap->salt = nvm_super_salt(&heap->super);
+    heap->chunks = nvm_heap_at(heap, heap->super.chunk_offset);
+    heap->bitmaps = nvm_heap_at(heap, heap->super.bitmap_offset);
+    heap->data_offset = heap->super.data_offset;
+    heap->data_bytes = heap->super.units << NVM_UNIT_SHIFT;
+    heap->data_words = heap->data_bytes / sizeof(nvm_ref);
+}
+
+static size_t state_bytes(const struct nvm_heap *heap)
+{
+    return (size_t)heap->super.max_units << NVM_UNIT_BITS;
+}
+
+/* Takes the units of a run that is in use out of the free ones. */
+static int claim(struct nvm_heap *heap, uint32_t unit, uint32_t units)
+{
+    return nvm_numa_claim(heap->free_units, unit, units)
+               ? 0
+               : nvm_fail(ENOMEM, "no memory for the segment of unit %u", unit);
+}
+
+static int map_tables(struct nvm_heap *heap)
+{
+    uint64_t units = heap->super.max_units;
+    heap->units = nvm_dram_map(units * sizeof(*heap->units));
+    heap->unit_flags = nvm_dram_map(units);
+    heap->slabs = nvm_dram_map(units * sizeof(*heap->slabs));
+    heap->state = nvm_dram_map(state_bytes(heap));
+    if (heap->units == NULL || heap->unit_flags == NULL || heap->slabs == NULL ||
+        heap->state == NULL)
+        return nvm_fail(ENOMEM, "no memory for the tables of %llu units",
+                        (unsigned long long)units);
+    heap->free_units = nvm_numa_create("nvmalloc units", heap->super.units, units, 0);
+    return heap->free_units != NULL
+               ? 0
+               : nvm_fail(errno, "no memory for the arena of units, or NVM_NUMA_NODES "
+                                 "is not a number from 1 to 64");
+}
+
+static int build_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
+                     void *context)
+{
+    (void)context;
+    heap->unit_flags[unit] |= NVM_UNIT_WALKED;
+    uint64_t tag;
+    switch (chunk.state) {
+    case NVM_CHUNK_SLAB:
+        tag = nvm_slab_tag(unit, chunk.klass, chunk.generation);
+        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_UNSCANNED, tag));
+        nvm_arena_adopt(heap, unit, chunk.klass);
+        return claim(heap, unit, chunk.units);
+    case NVM_CHUNK_EXTENT:
+        tag = nvm_extent_tag(unit, chunk.generation);
+        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_INSIDE, tag));
+        nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, tag));
+        *nvm_block_state(heap, tag) = NVM_BLOCK_LIVE;
+        return claim(heap, unit, chunk.units);
+    default:
+        nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_FREE, 0));
+        if (heap->super.flags & NVM_SUPER_HOLES)
+            for (uint32_t i = 0; i < chunk.units; i++)
+                heap->unit_flags[unit + i] |= NVM_UNIT_HOLE;
+        return 0;
+    }
+}
+
+/* 0, or EUCLEAN with the reason, for the entry that the walk has come to. */
+static int judge_entry(const struct nvm_heap *heap, uint64_t unit)
+{
+    uint64_t entry = atomic_load_explicit(&heap->chunks[unit], memory_order_relaxed);
+    struct nvm_chunk chunk = nvm_chunk_unpack(entry);
+    const char *fault = NULL;
+    if (!nvm_chunk_intact(entry, unit, heap->salt))
+        fault = "its checksum does not fit";
+    else if (chunk.state > NVM_CHUNK_EXTENT)
+        fault = "its state is unknown";
+    else if (chunk.units == 0 || chunk.units > heap->super.units - unit)
+        fault = "it reaches beyond the heap";
+    else if (chunk.state == NVM_CHUNK_SLAB &&
+             (chunk.klass >= NVM_CLASSES ||
+              nvm_classes[chunk.klass].units != chunk.units))
+        fault = "its size class does not fit its length";
+    if (fault == NULL)
+        return 0;
+    return nvm_fail(
+        EUCLEAN, "chunk table entry of unit %llu (offset %llu, value 0x%016llx): %s",
+        (unsigned long long)unit, (unsigned long long)heap->super.chunk_offset + unit * 8,
+        (unsigned long long)entry, fault);
+}
+
+int nvm_heap_each_run(struct nvm_heap *heap, nvm_run_fn *visit, void *context)
+{
+    for (uint64_t unit = 0; unit < heap->super.units;) {
+        int error = judge_entry(heap, unit);
+        if (error != 0)
+            return error;
+        struct nvm_chunk chunk = nvm_extent_chunk(heap, (uint32_t)unit);
+        error = visit(heap, (uint32_t)unit, chunk, context);
+        if (error != 0)
+            return error;
+        unit += chunk.units;
+    }
+    return 0;
+}
+
+int nvm_heap_build(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
+                   unsigned next_copy)
+{
+    atomic_store(&heap->quarantined, 0);
+    int error = map_tables(heap);
+    if (error == 0)
+        error = nvm_arenas_init(heap);
+    if (error == 0)
+        error = nvm_lanes_init(heap, clock, watermark, next_copy);
+    if (error == 0)
+        error = nvm_heap_each_run(heap, build_run, NULL);
+    if (error == 0)
+        nvm_registry_enter(heap);
+    else
+        nvm_heap_drop(heap);
+    return error;
+}
+
+static void unmap(void *table, size_t bytes)
+{
+    if (table != NULL)
+        nvm_dram_unmap(table, bytes);
+}
+
+void nvm_heap_drop(struct nvm_heap *heap)
+{
+    uint64_t units = heap->super.max_units;
+    nvm_registry_remove(heap);
+    nvm_tcache_drop_all(heap, false);
+    nvm_lanes_fini(heap);
+    nvm_arenas_fini(heap);
+    if (heap->free_units != NULL)
+        nvm_numa_destroy(heap->free_units);
+    unmap(heap->units, units * sizeof(*heap->units));
+    unmap(heap->unit_flags, units);
+    unmap(heap->slabs, units * sizeof(*heap->slabs));
+    unmap(heap->state, state_bytes(heap));
+    heap->free_units = NULL;
+    heap->units = NULL;
+    heap->unit_flags = NULL;
+    heap->slabs = NULL;
+    heap->state = NULL;
+    heap->id = 0;
+}
