@@ -38,7 +38,7 @@ COPY faults /project/faults
 RUN meson setup -Dtests=false /project/build /project && ninja -C /project/build
 # Programs, libraries and the list of what was skipped; objects and sources stay behind.
 RUN cd /project/build \
- && find . -type f \( -executable -o -name '*.so' -o -name '*.so.*' -o -name skipped.json \) \
+ && find . -type f \( -executable -o -name '*.so' -o -name '*.so.*' -o -name skipped.json -o -name recipe.json \) \
       ! -path '*/meson-private/*' ! -name '*.p' -exec install -D {} /image/build/{} \;
 
 FROM ${BASE} AS job

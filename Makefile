@@ -4,16 +4,17 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build bench fault report images test lint clean
+.PHONY: help setup build bench fault report readme-table screenshots metrics-page images test lint clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 NVCRUCIBLE := .venv/bin/nvcrucible
 ARGS ?=
+comma := ,
 # The run that `make report` shows: the newest one, unless stated.
 RUN ?= $(lastword $(sort $(dir $(wildcard results/*/run.json))))
 
 help: ## what the targets do
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
 
 setup: ## Debian packages (where allowed), .venv, the native build; idempotent
 	@.ci/setup
@@ -22,15 +23,27 @@ build: setup ## the same: set-up ends with the native build
 
 bench: setup ## all allocators on all workloads, tables, results/; in containers where a Docker engine answers
 	@.venv/bin/python -m suite.images --if-engine job || echo "bench: without its image the docker runner is no choice; going on." >&2
+	@.venv/bin/python -m suite.images --if-engine pmemkv || echo "bench: pmemkv, which needs an image of its own, is left out." >&2
 	@$(NVCRUCIBLE) bench $(ARGS)
 
-fault: setup ## kill the persistent allocators, recover them, judge them
+fault: setup ## kill the persistent allocators and cut their power, recover them, judge them
 	@.venv/bin/python -m suite.images --if-engine job || echo "fault: without its image the docker runner is no choice; going on." >&2
-	@$(NVCRUCIBLE) fault $(ARGS)
+	@$(NVCRUCIBLE) fault $(or $(ARGS),-f sigkill$(comma)powerfail$(comma)recovery-crash --budget 240s)
 
 report: setup ## the tables of the newest run again, or of RUN=results/...
 	@test -n "$(RUN)" || { echo "report: there is no run in results/ yet; 'make bench' makes one." >&2; exit 3; }
 	@$(NVCRUCIBLE) report $(RUN) $(ARGS)
+
+readme-table: setup ## the README's table anew, from the newest run or RUN=results/...
+	@test -n "$(RUN)" || { echo "readme-table: there is no run in results/ yet; 'make bench' makes one." >&2; exit 3; }
+	@$(NVCRUCIBLE) report $(RUN) --readme README.md
+
+screenshots: setup ## docs/screenshots anew, from the newest run or RUN=results/... (needs chromium)
+	@test -n "$(RUN)" || { echo "screenshots: there is no run in results/ yet; 'make bench' makes one." >&2; exit 3; }
+	@NVC_SCREENSHOTS=docs/screenshots NVC_SCREENSHOT_RUN=$(RUN) .venv/bin/python -m pytest -q tests/python/test_html_report.py -k test_screenshots
+
+metrics-page: setup ## docs/metrics.md anew, from suite/metrics.py
+	@.venv/bin/python -m suite.metrics_page docs/metrics.md
 
 images: setup ## the container images, their Debian base made by debootstrap where no registry answers
 	@.venv/bin/python -m suite.images $(ARGS)

@@ -7,8 +7,9 @@
  *
  * Model
  * -----
- * A *heap* is one file (persistent allocators) or an object in DRAM
- * (volatile ones).  The driver owns a table of `slots` *persistent slots*,
+ * A *heap* is one file (persistent allocators, and volatile ones with
+ * NVC_FILE, whose file means nothing once it is closed) or an object in DRAM
+ * (the other volatile ones).  The driver owns a table of `slots` *persistent slots*,
  * which the adapter places in the heap's root and hands out with slots().
  * A slot is `slot_size` bytes whose meaning only the adapter knows (an 8-byte
  * offset, a PMEMoid, a plain pointer); all bits zero is always the empty slot.
@@ -63,6 +64,7 @@ struct nvc_heap;
 #define NVC_THREADS      (1u << 3) /* may be called from several threads */
 #define NVC_OBSERVABLE   (1u << 4) /* observe() may work (see its comment) */
 #define NVC_NESTED_SLOTS (1u << 5) /* a slot may lie inside a live block */
+#define NVC_FILE         (1u << 6) /* volatile, but its blocks lie in the file at path */
 
 /* What makes an interrupted operation whole again after a crash. */
 enum nvc_consistency {
@@ -191,6 +193,14 @@ struct nvc_adapter {
     int (*attach)(void *base, size_t size, const struct nvc_options *options,
                   struct nvc_heap **heap);
     void (*detach)(struct nvc_heap *heap);
+
+    /* Finishes whatever open() left for later: on return all DRAM state of the
+       heap is as it would be had it never been closed.  NULL: nothing is left, or
+       the library has no call for it and does it on demand. */
+    int (*rebuild)(struct nvc_heap *heap);
+    /* Gives free pages of the file back to the file system (punches holes), as far
+       as the library can.  NULL: it cannot. */
+    int (*trim)(struct nvc_heap *heap);
 };
 
 /* The one symbol that an adapter exports. */

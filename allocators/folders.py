@@ -10,12 +10,17 @@ columns, which ``meson.build`` takes apart, are separated by ``|`` and the items
 a column by ``;``::
 
     name | folder | place (in-tree, outside) | sources | pkgconfig | link | uses |
-    environment (KEY=VALUE)
+    environment (KEY=VALUE) | headers | kind (persistent, volatile)
 
 PATH is a folder with an ``allocator.yaml``, or a folder of such folders. A folder
-that names a prebuilt ``library`` is checked and not printed: it builds nothing.
+that names a prebuilt ``library`` or a ``program`` is checked and not printed: it builds
+nothing.
 
 ``folders.py skipped NAME=REASON ...`` prints the same pairs as a JSON object.
+
+``folders.py recipe --compiler TEXT --options TEXT [PATH ...]`` prints as JSON how this build is
+made: the compiler, the options, and for each folder the installed versions of the Debian packages
+that it needs at run time.
 
 This is the build's reader: it checks what a build depends on. The orchestrator
 (``suite/``) reads the same files and checks the rest.
@@ -26,8 +31,10 @@ This is the build's reader: it checks what a build depends on. The orchestrator
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +48,20 @@ NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 # What a package or library is called: enough for Debian's, and no shell or
 # separator character among them.
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]*")
+HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._/-]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SEPARATORS = re.compile(r"[|;\n\r]")
-USABLE = frozenset({"nvmalloc"})
+USABLE = frozenset({"nvmalloc", "vmem"})
 TOP_KEYS = frozenset(
     {
         "schema", "name", "summary", "homepage", "licence", "kind", "consistency",
-        "adapter", "debian", "environment", "preload", "options", "fill_tolerance",
-        "known_findings", "variants",
+        "adapter", "debian", "environment", "preload", "options", "fault_options", "fill_tolerance",
+        "known_findings", "stands_as", "variants", "workloads",
     }
 )  # fmt: skip
-ADAPTER_KEYS = frozenset({"sources", "pkgconfig", "link", "uses", "library"})
+ADAPTER_KEYS = frozenset(
+    {"sources", "headers", "pkgconfig", "link", "uses", "library", "program", "image"}
+)
 
 
 class FolderError(Exception):
@@ -75,6 +85,11 @@ class Folder:
     environment: tuple[str, ...]
     library: Path | None
     outside: bool
+    headers: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    """Debian's, needed at run time."""
+    program: Path | None = None
+    kind: str = "volatile"
 
     def line(self) -> str:
         """The folder as ``meson.build`` reads it."""
@@ -87,6 +102,8 @@ class Folder:
             self.link,
             self.uses,
             self.environment,
+            self.headers,
+            (self.kind,),
         )
         return "|".join(";".join(items) for items in columns)
 
@@ -149,6 +166,33 @@ def _environment(file: Path, value: object) -> tuple[str, ...]:
     return tuple(pairs)
 
 
+def _origin(
+    file: Path, adapter: dict[str, Any]
+) -> tuple[tuple[Path, ...], Path | None, Path | None]:
+    """Sources, prebuilt library, program: one of them is there."""
+    sources = tuple(
+        _existing(file, f"adapter.sources[{index}]", text)
+        for index, text in enumerate(_texts(file, "adapter.sources", adapter.get("sources")))
+    )
+    library = None
+    if "library" in adapter:
+        library = _existing(file, "adapter.library", adapter["library"])
+    program = None
+    if "program" in adapter:
+        program = _existing(file, "adapter.program", adapter["program"])
+    if sum(map(bool, (sources, library, program))) != 1:
+        raise FolderError(
+            file, "adapter", "needs 'sources', a prebuilt 'library' or a 'program', one of them"
+        )
+    return sources, library, program
+
+
+def _kind(file: Path, value: object) -> str:
+    if value not in ("persistent", "volatile"):
+        raise FolderError(file, "kind", f"must be persistent or volatile, not {value!r}")
+    return str(value)
+
+
 def load_folder(path: Path, *, outside: bool) -> Folder:
     """Reads ``path/allocator.yaml``; FolderError says what is wrong with it."""
     file = path.resolve() / FILE
@@ -170,15 +214,7 @@ def load_folder(path: Path, *, outside: bool) -> Folder:
 
     adapter = _mapping(file, "adapter", top.get("adapter"))
     _only(file, "adapter", adapter, ADAPTER_KEYS)
-    sources = tuple(
-        _existing(file, f"adapter.sources[{index}]", text)
-        for index, text in enumerate(_texts(file, "adapter.sources", adapter.get("sources")))
-    )
-    library = None
-    if "library" in adapter:
-        library = _existing(file, "adapter.library", adapter["library"])
-    if bool(sources) == bool(library):
-        raise FolderError(file, "adapter", "needs 'sources' or a prebuilt 'library', one of them")
+    sources, library, program = _origin(file, adapter)
     uses = _texts(file, "adapter.uses", adapter.get("uses"))
     for index, item in enumerate(uses):
         if item not in USABLE:
@@ -195,6 +231,10 @@ def load_folder(path: Path, *, outside: bool) -> Folder:
         environment=_environment(file, top.get("environment")),
         library=library,
         outside=outside,
+        headers=_texts(file, "adapter.headers", adapter.get("headers"), HEADER),
+        program=program,
+        kind=_kind(file, top.get("kind")),
+        packages=_texts(file, "debian.run", _mapping(file, "debian", top.get("debian")).get("run")),
     )
 
 
@@ -222,6 +262,18 @@ def discover(in_tree: Path | None, outside: list[Path]) -> list[Folder]:
     return list(by_name.values())
 
 
+def installed(packages: tuple[str, ...]) -> dict[str, str]:
+    """Versions of those that dpkg knows to be installed; none where there is no dpkg."""
+    versions = {}
+    for package in packages:
+        command = ["dpkg-query", "-W", "-f", "${Version}", package]
+        with contextlib.suppress(OSError):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0 and done.stdout:
+                versions[package] = done.stdout
+    return versions
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="folders.py")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -230,6 +282,11 @@ def main(arguments: list[str]) -> int:
     listing.add_argument("paths", type=Path, nargs="*")
     skipped = commands.add_parser("skipped")
     skipped.add_argument("pairs", nargs="*")
+    recipe = commands.add_parser("recipe")
+    recipe.add_argument("--compiler", required=True)
+    recipe.add_argument("--options", required=True)
+    recipe.add_argument("--in-tree", type=Path)
+    recipe.add_argument("paths", type=Path, nargs="*")
     options = parser.parse_args(arguments)
     if options.command == "skipped":
         reasons = dict(pair.split("=", 1) for pair in options.pairs)
@@ -240,8 +297,13 @@ def main(arguments: list[str]) -> int:
     except FolderError as error:
         print(f"folders.py: {error}", file=sys.stderr)
         return 1
+    if options.command == "recipe":
+        recipe = {"compiler": options.compiler, "options": options.options}
+        versions = {folder.name: installed(folder.packages) for folder in folders}
+        print(json.dumps({**recipe, "packages": versions}, indent=2))
+        return 0
     for folder in folders:
-        if folder.library is None:
+        if folder.sources:
             print(folder.line())
     return 0
 

@@ -9,7 +9,7 @@ adapter with other options.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +23,8 @@ from suite.yaml_source import shown
 __all__ = ["Allocator", "AllocatorFile", "Registry", "VariantFile", "discover"]
 
 FILE_NAME = "allocator.yaml"
+COMMON_IMAGE = "job"
+"""The image of every job whose allocator has none of its own."""
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9-]{0,62}")
 OPTION_PATTERN = re.compile(r"[A-Za-z0-9_.:/+-]+")
 VARIABLE_PATTERN = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -67,6 +69,7 @@ OptionValue = Annotated[str | int | bool, AfterValidator(_check_option)]
 InsidePath = Annotated[str, AfterValidator(_check_inside)]
 SourcePath = Annotated[str, AfterValidator(_check_source)]
 Variable = Annotated[str, AfterValidator(_check_variable)]
+Workloads = dict[Name, dict[str, list[int]]]
 Kind = Literal["persistent", "volatile"]
 Consistency = Literal["none", "log", "gc", "tx"]
 
@@ -82,22 +85,36 @@ class VariantFile(_File):
     summary: str = ""
     kind: Kind | None = None
     consistency: Consistency | None = None
+    stands_as: Kind | None = None
     options: dict[OptionKey, OptionValue] = Field(default_factory=dict)
+    fault_options: dict[OptionKey, OptionValue] = Field(default_factory=dict)
+    workloads: Workloads | None = None
 
 
 class AdapterFile(_File):
-    """Where the adapter comes from: `sources` to build, or a prebuilt `library`."""
+    """Where the adapter comes from: `sources` to build, or a prebuilt `library`.  Or there is none,
+    but a `program` that speaks the driver's protocol by itself (what is no allocator)."""
 
     sources: list[SourcePath] = Field(default_factory=list)
+    headers: list[str] = Field(default_factory=list)
+    """Without which the sources can't be built."""
     pkgconfig: list[str] = Field(default_factory=list)
     link: list[str] = Field(default_factory=list)
     uses: list[str] = Field(default_factory=list)
     library: InsidePath | None = None
+    program: InsidePath | None = None
+    image: str | None = None
+    """Of the program: the Debian release of an image of its own, which the folder's Dockerfile makes;
+    None: the jobs' common image."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> AdapterFile:
-        if bool(self.library) == bool(self.sources):
-            raise ValueError("either 'sources' (to build) or 'library' (prebuilt), one of them")
+        if sum(map(bool, (self.library, self.sources, self.program))) != 1:
+            raise ValueError(
+                "either 'sources' (to build) or 'library' (prebuilt) or 'program', one of them"
+            )
+        if self.image and not self.program:
+            raise ValueError("'image' beside a 'program' only")
         return self
 
 
@@ -131,15 +148,60 @@ class AllocatorFile(_File):
     kind: Kind
     consistency: Consistency = "none"
     adapter: AdapterFile
+    workloads: Workloads | None = None
+    """The only workloads that it can run, and of their parameters the only values; None: all."""
     debian: DebianFile = Field(default_factory=DebianFile)
     environment: dict[Variable, str] = Field(default_factory=dict)
     preload: list[str] = Field(default_factory=list)
     """Libraries of the build for LD_PRELOAD where persistence events are to be seen."""
+    stands_as: Kind | None = None
+    """Of which kind its rows in the bench are; None: of `kind`.  `volatile` for something persistent
+    with options under which the bench's operations are not."""
     options: dict[OptionKey, OptionValue] = Field(default_factory=dict)
+    fault_options: dict[OptionKey, OptionValue] = Field(default_factory=dict)
+    """What fault campaigns put in the place of options."""
     fill_tolerance: float | None = Field(default=None, ge=0, lt=1)
     """Share of the fill baseline that may be missing after recovery and drain."""
     known_findings: list[KnownFinding] = Field(default_factory=list)
     variants: list[VariantFile] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _rows_make_sense(self) -> AllocatorFile:
+        for variant in (None, *self.variants):
+            self._check_row(variant)
+        return self
+
+    def _check_row(self, variant: VariantFile | None) -> None:
+        """Of the file's own row, or of a variant's."""
+        where = f"'{variant.name if variant else self.name}': "
+        options = self.options_of(variant)
+        stated = variant.fault_options if variant else self.fault_options
+        unknown = next((key for key in stated if key not in options), None)
+        if unknown is not None:
+            raise ValueError(
+                f"{where}'fault_options' with keys that its 'options' have "
+                f"({', '.join(options) or 'none'}), not '{unknown}'"
+            )
+        judged = self.kind_of(variant) == "persistent" and not self.adapter.program
+        if stated and not judged:
+            raise ValueError(
+                f"{where}'fault_options' only where campaigns judge: an adapter of kind: persistent"
+            )
+        if self.kind_of(variant) == "volatile" and self.stands_as_of(variant) == "persistent":
+            raise ValueError(f"{where}'stands_as: persistent' only beside 'kind: persistent'")
+
+    def kind_of(self, variant: VariantFile | None) -> Kind:
+        return (variant.kind if variant else None) or self.kind
+
+    def stands_as_of(self, variant: VariantFile | None) -> Kind:
+        stated = (variant.stands_as if variant else None) or self.stands_as
+        return stated or self.kind_of(variant)
+
+    def options_of(self, variant: VariantFile | None) -> dict[str, str | int | bool]:
+        return {**self.options, **(variant.options if variant else {})}
+
+    def fault_options_of(self, variant: VariantFile | None) -> dict[str, str | int | bool]:
+        return {**self.fault_options, **(variant.fault_options if variant else {})}
 
 
 @dataclass(frozen=True)
@@ -157,6 +219,35 @@ class Allocator:
     persistent: bool
     consistency: str
     options: str
+    """As the adapter gets them, in the bench."""
+    fault_options: str = ""
+    """The same in fault campaigns."""
+    stands_as: Kind = "volatile"
+    """Of which kind its rows in the bench are."""
+    workloads: Workloads | None = None
+
+    def runs(self, workload: str, values: Mapping[str, int]) -> bool:
+        """Whether it is made for a workload with these parameters; capabilities are another matter."""
+        if self.workloads is None:
+            return True
+        limits = self.workloads.get(workload)
+        return limits is not None and all(values.get(key) in limits[key] for key in limits)
+
+    @property
+    def program(self) -> Path | None:
+        """What runs its jobs instead of nvdrive and an adapter."""
+        program = self.file.adapter.program
+        return self.folder / program if program else None
+
+    @property
+    def judged(self) -> bool:
+        """Whether fault campaigns can judge it: they need an adapter of something persistent."""
+        return self.persistent and self.program is None
+
+    @property
+    def image(self) -> str:
+        """The image that its jobs run in: its own, or the common one."""
+        return self.folder.name if self.file.adapter.image else COMMON_IMAGE
 
     @property
     def prebuilt(self) -> Path | None:
@@ -251,9 +342,9 @@ def _rows(folder: Path, *, outside: bool) -> list[Allocator]:
 def _check_stays_inside(path: Path, file: AllocatorFile, folder: Path) -> None:
     """Links included: a library lies in the folder; sources do, or in one beside it
     (a folder of allocators may share some)."""
-    library = file.adapter.library
     named = [(name, folder.parent) for name in file.adapter.sources]
-    named += [(library, folder)] if library is not None else []
+    own = (file.adapter.library, file.adapter.program)
+    named += [(name, folder) for name in own if name is not None]
     for name, limit in named:
         if not (folder / name).resolve().is_relative_to(limit.resolve()):
             raise BadInput(
@@ -265,8 +356,7 @@ def _check_stays_inside(path: Path, file: AllocatorFile, folder: Path) -> None:
 def _row(
     file: AllocatorFile, folder: Path, outside: bool, name: str, variant: VariantFile | None
 ) -> Allocator:
-    kind = (variant.kind if variant else None) or file.kind
-    options = {**file.options, **(variant.options if variant else {})}
+    options = file.options_of(variant)
     return Allocator(
         name=name,
         base=file.name,
@@ -274,10 +364,17 @@ def _row(
         folder=folder,
         outside=outside,
         summary=(variant.summary if variant else "") or file.summary,
-        persistent=kind == "persistent",
+        persistent=file.kind_of(variant) == "persistent",
         consistency=(variant.consistency if variant else None) or file.consistency,
-        options=",".join(f"{key}={_option(value)}" for key, value in options.items()),
+        workloads=(variant.workloads if variant else None) or file.workloads,
+        options=_joined(options),
+        fault_options=_joined({**options, **file.fault_options_of(variant)}),
+        stands_as=file.stands_as_of(variant),
     )
+
+
+def _joined(options: Mapping[str, str | int | bool]) -> str:
+    return ",".join(f"{key}={_option(value)}" for key, value in options.items())
 
 
 def _option(value: str | int | bool) -> str:

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes the samples of a bench, one after the other, each a fresh process on a fresh heap.
 
-What keeps the numbers honest: one sample at a time; the order of `plan.py`; a
-sample during which others took more than `noise_limit` of the CPUs is taken
-again, `ATTEMPTS` times at most, and the least noisy one counts (the
-document holds them all); and no more than `RETRY_SHARE` of the plan is spent on
-such repeats, so that a busy machine makes the run noisy, not endless.
+What keeps the numbers honest: one sample at a time; the order of `plan.py`; and a
+sample that others disturbed is taken again (`attempts.py`).
 
 Where no hardware counter told the instructions, a stepped sample does (`count_instructions`);
 noise does not change what it counts, so it is taken once.
@@ -14,27 +11,33 @@ noise does not change what it counts, so it is taken once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+from suite.attempts import Attempts
+from suite.budget import Timetable
 from suite.driver import Answer, Driver, Work
-from suite.latency import percentiles
+from suite.metrics import figures_of, kind_of
 from suite.noise import NoiseMeter
 from suite.plan import Cell
 from suite.progress import ProgressView
 from suite.results import Metrics, Sample
+from suite.speed import pace_ns
+from suite.workloads import Budget
 
-__all__ = ["Bench", "BenchSettings", "metrics_of"]
+__all__ = ["Bench", "BenchSettings", "calibrate_noise", "metrics_of"]
 
-ATTEMPTS = 3
-RETRY_SHARE = 0.15
 TIMEOUT_BASE_S = 30.0
 TIMEOUT_FACTOR = 10.0
 OVERHEAD_PROBES = 3
 STEPPING_SHARE = 0.8
 """Of a sample's time, after which the driver itself gives up stepping, and says why."""
+INAPPLICABLE = "missing"
+"""Where a driver fails that can't do at all what is asked of it."""
 REFUSED = "ptrace"
 """Where the driver fails when it may not step here."""
 
@@ -53,6 +56,10 @@ class BenchSettings:
     steps: int
     """Instructions to step over in a stepped sample."""
     stated_timeout_s: float | None = None
+    traces: Mapping[str, Path] = field(default_factory=dict)
+    """What the workloads read, by the name in `Variant.trace`."""
+    device: str | None = None
+    """For `nvdrive bench --device`: the device model's figures."""
 
     @property
     def timeout_s(self) -> float:
@@ -61,10 +68,22 @@ class BenchSettings:
             return self.stated_timeout_s
         return TIMEOUT_BASE_S + TIMEOUT_FACTOR * (self.warmup_s + self.seconds + self.latency_s)
 
+    def of(self, budget: Budget) -> BenchSettings:
+        """With what a workload's budget has instead."""
+        changed = replace(
+            self,
+            warmup_s=self.warmup_s if budget.warmup_s is None else budget.warmup_s,
+            seconds=budget.seconds or self.seconds,
+            latency_s=self.latency_s if budget.latency_s is None else budget.latency_s,
+        )
+        timeout_s = self.stated_timeout_s or budget.timeout_s
+        return changed if timeout_s is None else replace(changed, stated_timeout_s=timeout_s)
+
 
 class Bench:
     """Works through a plan; appends to `samples` as it goes, and to `incorrect` each sample
-    in which the driver caught the allocator doing what it must not."""
+    in which the driver caught the allocator doing what it must not.  What `samples` holds at the
+    beginning, an interrupted run left: it is not taken again."""
 
     def __init__(
         self,
@@ -80,36 +99,58 @@ class Bench:
         self._incorrect = incorrect
         self._save = save
         self._noise = NoiseMeter()
-        self._retries_left = 0
-        self._began = time.monotonic()
-        self._hung: set[tuple[str, str, int]] = set()
+        self._attempts = Attempts(samples, incorrect, settings.noise_limit)
+        self._taken = {
+            (each.allocator, each.workload, each.threads, each.repeat, each.observed, each.stepped)
+            for each in samples
+        }
+        before_s = max((each.started_s + each.wall_s for each in samples), default=0.0)
+        self._began = time.monotonic() - before_s
 
     def calibrate_noise(self) -> None:
         """Learns what starting a job costs the engine, from jobs that do nothing."""
-        costs = []
-        for _ in range(OVERHEAD_PROBES):
-            before = self._noise.read()
-            answer = self._driver.simple("start-up cost", "info", (), "info")
-            others = self._noise.others_s(before, answer.outcome.cpu_s)
-            if others is not None:
-                costs.append(others)
-        self._noise.overhead_s = median(costs) if costs else 0.0
+        calibrate_noise(self._noise, self._driver)
 
-    def run(self, plan: Sequence[Cell], progress: ProgressView) -> None:
-        """Takes every sample of the plan."""
-        self._retries_left = int(len(plan) * RETRY_SHARE)
-        progress.begin("bench", len(plan))
+    def run(self, plan: Sequence[Cell], progress: ProgressView, timetable: Timetable) -> str | None:
+        """Takes the samples of the plan that were not taken before, round by round; None, or
+        which rounds there was no time for."""
+        rounds_of: dict[str, int] = {}
         for cell in plan:
-            progress.show(cell.label)
-            self._take(cell)
-            progress.advance()
-            self._save()
+            name = cell.workload.name
+            rounds_of[name] = max(rounds_of.get(name, 0), cell.repeat + 1)
+        rounds = max(rounds_of.values(), default=0)
+        left = [cell for cell in plan if _key(cell) not in self._taken]
+        self._attempts.begin(len(left))
+        progress.begin("bench", len(left))
+        done = len(plan) - len(left)
+        for number, cells in groupby(left, key=lambda cell: cell.repeat):
+            if number > 0 and not timetable.another_round():
+                progress.resize(done - (len(plan) - len(left)))
+                return f"time allowed {number} of {rounds} rounds of samples"
+            recurring_s = 0.0
+            for cell in cells:
+                began = time.monotonic()
+                progress.show(cell.label)
+                self._take(cell)
+                progress.advance()
+                self._save()
+                done += 1
+                if number + 1 < rounds_of[cell.workload.name]:
+                    recurring_s += time.monotonic() - began
+            timetable.round_took(recurring_s)
+        return None
 
-    def count_instructions(self, plan: Sequence[Cell], progress: ProgressView) -> str | None:
-        """Takes the stepped samples of a `stepping_plan`; None, or why it can't be done here."""
+    def count_instructions(
+        self, plan: Sequence[Cell], progress: ProgressView, timetable: Timetable
+    ) -> str | None:
+        """Takes the stepped samples of a `stepping_plan`; None, or why some are missing."""
+        plan = [cell for cell in plan if _key(cell) not in self._taken]
         if plan:
             progress.begin("instructions", len(plan))
-        for cell in plan:
+        for number, cell in enumerate(plan):
+            if not timetable.another_sample():
+                progress.resize(number)
+                return f"time allowed instruction counts of {number} of {len(plan)} cells"
             progress.show(cell.label)
             sample, answer = self._attempt(cell, 1)
             if answer.where == REFUSED:
@@ -123,33 +164,17 @@ class Bench:
 
     def _take(self, cell: Cell) -> None:
         key = (cell.allocator.name, cell.workload.name, cell.threads)
-        if key in self._hung:
+        if self._attempts.hung(key):
             self._samples.append(self._blank(cell, "left out: an earlier sample like it hung"))
             return
-        attempts: list[Sample] = []
-        for attempt in range(1, ATTEMPTS + 1):
-            sample, answer = self._attempt(cell, attempt)
-            self._samples.append(sample)
-            if answer.outcome.timed_out:
-                self._hung.add(key)
-            if answer.incorrect:
-                self._incorrect.append(f"{cell.label}: {sample.error}")
-            if sample.error is not None:
-                return
-            attempts.append(sample)
-            if sample.noise is None or sample.noise <= self._settings.noise_limit:
-                break
-            if self._retries_left == 0 or attempt == ATTEMPTS:
-                break
-            self._retries_left -= 1
-        best = min(attempts, key=lambda sample: sample.noise or 0.0)
-        for sample in attempts:
-            sample.accepted = sample is best
+        self._attempts.take(key, cell.label, lambda number: self._attempt(cell, number))
 
     def _blank(self, cell: Cell, error: str | None) -> Sample:
         return Sample(
             allocator=cell.allocator.name,
             workload=cell.workload.name,
+            family=cell.workload.family,
+            parameters=dict(cell.workload.values),
             threads=cell.threads,
             repeat=cell.repeat,
             observed=cell.observed,
@@ -163,12 +188,16 @@ class Bench:
     def _attempt(self, cell: Cell, attempt: int) -> tuple[Sample, Answer]:
         sample = self._blank(cell, None)
         sample.attempt = attempt
+        cpus = self._settings.cpus[: cell.threads]
+        pace = pace_ns(cpus)
         before = self._noise.read()
         answer = self._run(cell)
         sample.wall_s = round(answer.outcome.wall_s, 3)
-        noise = self._noise.share(before, answer.outcome.cpu_s)
+        noise = self._noise.share(before, answer.outcome.cpu_s, cpus)
         sample.noise = None if noise is None else round(noise, 4)
+        sample.pace_ns = round((pace + pace_ns(cpus)) / 2, 3)
         sample.error = answer.error
+        sample.applicable = answer.where != INAPPLICABLE
         if answer.result is not None:
             sample.raw = {key: value for key, value in answer.result.items() if key != "type"}
             try:
@@ -181,14 +210,15 @@ class Bench:
         return sample, answer
 
     def _run(self, cell: Cell) -> Answer:
-        settings, workload = self._settings, cell.workload
+        workload = cell.workload
+        settings = self._settings.of(workload.budget)
         cpus = settings.cpus[: cell.threads]
         with self._driver.scratch.job(self._driver.job_number()) as (pm_dir, work_dir):
             arguments = [
                 *self._driver.adapter_arguments(cell.allocator),
                 "--heap", pm_dir / "heap",
                 "--heap-size", str(workload.heap_bytes),
-                "--workload", workload.name,
+                "--workload", workload.family,
                 "--threads", str(cell.threads),
                 "--cpus", ",".join(map(str, cpus)),
                 "--seed", str(cell.seed),
@@ -196,10 +226,16 @@ class Bench:
                 "--seconds", str(settings.seconds),
                 "--latency-seconds", str(settings.latency_s),
             ]  # fmt: skip
-            for name, value in workload.parameter_values(settings.profile).items():
+            for name, value in workload.values.items():
                 arguments += ["--param", f"{name}={value}"]
+            trace = None if workload.trace is None else settings.traces[workload.trace]
+            if trace is not None:
+                arguments += ["--input", trace]
             if cell.observed:
                 arguments.append("--observe")
+            delayed = settings.device is not None and not cell.stepped
+            if settings.device is not None and delayed:
+                arguments += ["--device", settings.device]
             if cell.stepped:
                 timeout_s = STEPPING_SHARE * settings.timeout_s
                 arguments += ["--step-instructions", str(settings.steps)]
@@ -214,68 +250,37 @@ class Bench:
                     pm_dir=pm_dir,
                     work_dir=work_dir,
                     allocator=cell.allocator,
-                    probe=cell.observed,
+                    probe=cell.observed or delayed,
                     cpus=cpus,
+                    inputs=() if trace is None else (trace.parent,),
                 )
             )
 
 
+def _key(cell: Cell) -> tuple[str, str, int, int, bool, bool]:
+    """What tells a cell's samples from all others."""
+    return (
+        cell.allocator.name, cell.workload.name, cell.threads, cell.repeat, cell.observed,
+        cell.stepped,
+    )  # fmt: skip
+
+
+def calibrate_noise(noise: NoiseMeter, driver: Driver) -> None:
+    """Learns what starting a job costs the engine, from jobs that do nothing."""
+    costs = []
+    for _ in range(OVERHEAD_PROBES):
+        before = noise.read()
+        answer = driver.simple("start-up cost", "info", (), "info")
+        others = noise.others_s(before, answer.outcome.cpu_s)
+        if others is not None:
+            costs.append(others)
+    noise.overhead_s = median(costs) if costs else 0.0
+
+
 def metrics_of(result: dict[str, Any], *, observed: bool, stepped: bool = False) -> Metrics:
-    """The figures of a driver's result.
-
-    An observed sample was slowed by counting, so it tells costs alone, and a stepped one
-    tells instructions alone; an undisturbed one tells everything but those costs.
-    """
-    if stepped:
-        return _instructions(result)
-    return _costs(result) if observed else _speed(result)
-
-
-def _speed(result: dict[str, Any]) -> Metrics:
-    ops = _positive(result, "ops")
-    if float(result["ops_per_s"]) <= 0:
-        raise ValueError(f"ops_per_s is {result['ops_per_s']}")
-    instructions = result.get("instructions")
-    return Metrics(
-        ops_per_s=float(result["ops_per_s"]),
-        instructions_per_op=None if instructions is None else float(instructions) / ops,
-        instructions_source=None if instructions is None else "perf",
-        failed_allocs_per_op=float(result.get("failed_allocs") or 0) / ops,
-        peak_bytes=result.get("peak_bytes"),
-        live_bytes=result.get("live_bytes"),
-        **percentiles(result.get("latency")),
-    )
-
-
-def _instructions(result: dict[str, Any]) -> Metrics:
-    return Metrics(
-        instructions_per_op=_positive(result, "instructions") / _positive(result, "stepped_ops"),
-        instructions_source="stepped",
-        instructions_deviation=float(result["stepped_deviation"]),
-        driver_instructions_per_op=_positive(result, "driver_instructions_per_op"),
-    )
-
-
-def _costs(result: dict[str, Any]) -> Metrics:
-    events = result.get("events")
-    if result.get("observable") is False:
-        return Metrics()  # its costs are not known, and the adapter says so
-    if not events:
-        raise ValueError("no events were counted, although the adapter is observable")
-    ops = _positive(events, "ops")
-    flushes = float(events["flushes"])
-    return Metrics(
-        flushes_per_op=flushes / ops,
-        fences_per_op=float(events["effective_fences"]) / ops,
-        fences_all_per_op=float(events["fences"]) / ops,
-        nt_lines_per_op=float(events.get("nt_lines") or 0) / ops,
-        reflush_ratio=float(events.get("reflushes_within_4") or 0) / flushes if flushes else None,
-        xpline_writes_per_op=float(events.get("xpline_writes") or 0) / ops,
-    )
-
-
-def _positive(document: dict[str, Any], key: str) -> float:
-    value = float(document[key])
-    if value <= 0:
-        raise ValueError(f"{key} is {document[key]}")
-    return value
+    """The figures of a driver's result, by the registry (`suite.metrics`)."""
+    kind = kind_of(result, observed=observed, stepped=stepped)
+    metrics = Metrics.model_validate(figures_of(result, kind))
+    if metrics.instructions_per_op is not None:
+        metrics.instructions_source = "stepped" if stepped else "perf"
+    return metrics

@@ -21,16 +21,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import BaseModel, Field
+
 from suite.allocators import Allocator
 from suite.errors import BadInput, EnvironmentMissing
 from suite.yaml_source import shown
 
-__all__ = ["BUILD_VARIABLE", "Build", "Installation", "find_build", "install"]
+__all__ = [
+    "BUILD_VARIABLE",
+    "RECIPE",
+    "Build",
+    "Installation",
+    "Recipe",
+    "find_build",
+    "install",
+    "read_build",
+]
 
 BUILD_VARIABLE = "NVCRUCIBLE_BUILD"
+RECIPE = "recipe.json"
 SETUP_HINT = "Run `make build` in the checkout, which installs what it needs where it may"
 OUTPUT_KEPT = 12
 """Lines of a failed build's output that the error shows."""
+
+
+class Recipe(BaseModel):
+    """How a build was made: its `allocators/recipe.json`."""
+
+    compiler: str = ""
+    """With its version."""
+    options: str = ""
+    """Those of the build that change the code."""
+    packages: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Allocator to Debian packages that it needs at run time, and their versions when it was built."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +67,29 @@ class Build:
     """Allocator name to the reason why its adapter was not built."""
     in_image: bool = False
     """The files lie in a runner's image, not on this machine."""
+    recipe: Recipe = field(default_factory=Recipe)
 
     @property
     def nvdrive(self) -> Path:
         return self.root / "workloads" / "nvdrive"
 
     @property
+    def nvlab(self) -> Path:
+        """The power-fail laboratory."""
+        return self.root / "faults" / "nvlab"
+
+    def standalone(self, workload: str) -> Path:
+        """The executable of a standalone workload."""
+        return self.root / "workloads" / "standalone" / workload
+
+    @property
     def probe(self) -> Path:
         return self.root / "faults" / "libpmem-probe.so"
+
+    @property
+    def recorder(self) -> Path:
+        """The library to preload that records allocations."""
+        return self.root / "workloads" / "record" / "libnvrecord.so"
 
     @property
     def inspector(self) -> Path:
@@ -85,6 +123,33 @@ class Installation:
             f"in {self.build.root / 'allocators'}. {what}, then build again with `make build`."
         )
 
+    def lens(self, allocator: Allocator) -> Path | None:
+        """The adapter compiled for the power-fail laboratory's lens, if there is one."""
+        if allocator.outside:
+            path = self.outside[allocator.base]
+            lens = path.with_name(f"{path.stem}.lens.so")
+            return lens if lens.is_file() else None
+        return self.build.adapters.get(f"{allocator.base}.lens")
+
+    def built(self, allocator: Allocator) -> str:
+        """Of which package its library is, and how the adapter (and nvmalloc) was compiled."""
+        recipe = self.build.recipe
+        packages = recipe.packages.get(allocator.base, {})
+        parts = [f"{name} {version}" for name, version in packages.items()]
+        if allocator.program is None and recipe.compiler:
+            parts.append(f"{recipe.compiler} {recipe.options}".strip())
+        return ", ".join(parts)
+
+    def program(self, allocator: Allocator | None) -> Path:
+        """What runs a job of this allocator: nvdrive, or a program of its own."""
+        own = allocator.program if allocator is not None else None
+        if own is None or allocator is None:
+            return self.build.nvdrive
+        if self.build.in_image and not allocator.outside:
+            # An image keeps the project as a checkout has it: build/ lies beside allocators/.
+            return self.build.root.parent / "allocators" / allocator.folder.name / own.name
+        return own
+
     def folders(self) -> tuple[Path, ...]:
         """What jobs must be able to read."""
         inside = () if self.build.in_image else (self.build.root,)
@@ -95,7 +160,7 @@ def find_build(root: Path) -> Build:
     """The project's build, made or brought up to date if need be."""
     stated = os.environ.get(BUILD_VARIABLE)
     if stated:
-        build = _read(Path(stated).resolve())
+        build = read_build(Path(stated).resolve())
         if not build.nvdrive.is_file():
             raise EnvironmentMissing(
                 f"{BUILD_VARIABLE} is set to {stated}, where there is no workloads/nvdrive. Expected "
@@ -104,7 +169,7 @@ def find_build(root: Path) -> Build:
         return build
     folder = root / "build"
     _make(root, folder, ["-Dtests=false"], "the native programs")
-    build = _read(folder)
+    build = read_build(folder)
     if not build.nvdrive.is_file():
         raise EnvironmentMissing(
             f"The build in {shown(folder)} has no workloads/nvdrive. Expected the driver there. "
@@ -150,7 +215,7 @@ def _outside_adapter(root: Path, allocator: Allocator) -> Path:
         f"the adapter of '{allocator.base}' ({allocator.folder})",
         theirs=True,
     )
-    made = _read(folder)
+    made = read_build(folder)
     path = made.adapters.get(allocator.base)
     if path is None:
         reason = made.skipped.get(allocator.base, "meson built no adapter of that name")
@@ -179,13 +244,17 @@ def _outside_root(root: Path) -> Path:
     return Path(cache) / "nvcrucible" / "build-outside"
 
 
-def _read(root: Path) -> Build:
+def read_build(root: Path) -> Build:
+    """What a build folder holds; nothing, where there is none."""
     folder = root / "allocators"
     skipped: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
     adapters = {path.stem: path for path in sorted(folder.glob("*.so"))}
-    return Build(root, adapters, skipped)
+    recipe = Recipe()
+    with contextlib.suppress(OSError, ValueError):
+        recipe = Recipe.model_validate_json((folder / RECIPE).read_text(encoding="utf-8"))
+    return Build(root, adapters, skipped, recipe=recipe)
 
 
 def _make(

@@ -174,7 +174,7 @@ class Campaign:
                     label=f"{FAULT} {tally.allocator.name} #{parameters.number}",
                     command="history",
                     arguments=(
-                        *driver.adapter_arguments(tally.allocator),
+                        *driver.adapter_arguments(tally.allocator, judged=True),
                         "--dir", pm_dir,
                         "--work", work_dir,
                         *self._arguments(tally, parameters),
@@ -220,7 +220,7 @@ class Campaign:
                         label=f"fill {tally.allocator.name}",
                         command="fill",
                         arguments=(
-                            *driver.adapter_arguments(tally.allocator),
+                            *driver.adapter_arguments(tally.allocator, judged=True),
                             "--heap", pm_dir / "heap",
                             "--heap-size", str(parameters.heap_bytes),
                             "--slots", str(parameters.slots),
@@ -296,11 +296,16 @@ def _states(result: dict[str, Any]) -> int:
 
 def require_persistent(allocators: Sequence[Allocator], *, named: bool) -> list[Allocator]:
     """Those that can be judged; an error if a volatile one was asked for by name."""
-    persistent = [allocator for allocator in allocators if allocator.persistent]
+    stores = [allocator.name for allocator in allocators if allocator.program is not None]
+    if named and stores:
+        raise EnvironmentMissing(
+            f"{', '.join(stores)} has no adapter, through which a campaign could allocate and look at "
+            "what survived. Name allocators that have one with -a."
+        )
     volatile = [allocator.name for allocator in allocators if not allocator.persistent]
     if named and volatile:
         raise EnvironmentMissing(
             f"{', '.join(volatile)} is volatile: nothing of it survives a crash, so there is nothing "
             "to judge. Name persistent allocators with -a; `nvcrucible list allocators` shows them."
         )
-    return persistent
+    return [allocator for allocator in allocators if allocator.judged]

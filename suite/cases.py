@@ -5,6 +5,8 @@
         case.json           what failed, and how to show it again (CaseFile)
         heap.before.gz      the heap just before the recovery that failed
         journal.before.gz   what had been acknowledged, and what was in flight
+        trace.nvl           instead of both: the trace of a power-failure case, whose case.json
+                            also says where it was cut (docs/power-fail.md)
 
 A heap is mostly zeros, so it compresses well.  At most KEPT cases of an allocator and a kind of
 failure are kept; the others are counted.
@@ -35,6 +37,7 @@ KEPT = 5
 CASE_FILE = "case.json"
 EVIDENCE = ("heap.before", "journal.before")
 REPLAY_FILE = "replay.json"
+TRACE_FILE = "trace.nvl"
 COMPRESSION = 6
 CHUNK = 1 << 20
 HEAP_LIMIT = 64 << 30
@@ -68,6 +71,11 @@ class CaseFile(BaseModel):
     """The driver's verdict document."""
     evidence: list[str] = Field(default_factory=list)
 
+    @property
+    def traced(self) -> bool:
+        """A case of the power-fail laboratory, not of the driver."""
+        return self.arguments[:1] == ["replay"]
+
 
 class CaseStore:
     """Where a run keeps its failing cases.  Safe for several threads."""
@@ -94,20 +102,16 @@ class CaseStore:
         """Counts a failure and keeps its evidence while there is room for its kind."""
         kind, detail = str(result.get("verdict")), str(result.get("detail", ""))
         summary = CaseSummary(kind=kind, detail=detail, seed=parameters.seed)
-        with self._lock:
-            kept = self._kept.get((allocator.name, kind), 0)
-            if kept >= KEPT:
-                return summary
-            self._kept[allocator.name, kind] = kept + 1
-        folder = self._root / f"{allocator.name}-{fault}-{parameters.seed:016x}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._folder_for(allocator, fault, parameters.seed, kind)
+        if folder is None:
+            return summary
         found = [name for name in EVIDENCE if (evidence / name).is_file()]
         for name in found:
             _compress(evidence / name, folder / f"{name}.gz")
         case = CaseFile(
             allocator=allocator.name,
             allocator_path=str(allocator.folder) if allocator.outside else None,
-            options=allocator.options,
+            options=allocator.fault_options,
             fault=fault,
             seed=parameters.seed,
             number=parameters.number,
@@ -123,6 +127,59 @@ class CaseStore:
         (folder / CASE_FILE).write_text(text + "\n", encoding="utf-8")
         summary.path = f"{self._root.name}/{folder.name}"
         return summary
+
+    def keep_power(
+        self,
+        allocator: Allocator,
+        fault: str,
+        parameters: dict[str, Any],
+        failure: dict[str, Any],
+        evidence: Path,
+    ) -> CaseSummary:
+        """The same for a failure of the power-fail laboratory and the folder that it left."""
+        kind = str(failure.get("verdict"))
+        detail = str(failure.get("explanation") or failure.get("detail", ""))
+        seed = int(parameters["seed"])
+        summary = CaseSummary(kind=kind, detail=detail, seed=seed)
+        try:
+            told = json.loads((evidence / CASE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return summary  # counted, but there is nothing to replay
+        folder = self._folder_for(allocator, fault, seed, kind)
+        if folder is None or not (evidence / TRACE_FILE).is_file():
+            return summary
+        shutil.copyfile(evidence / TRACE_FILE, folder / TRACE_FILE)
+        case = CaseFile(
+            allocator=allocator.name,
+            allocator_path=str(allocator.folder) if allocator.outside else None,
+            options=allocator.fault_options,
+            fault=fault,
+            seed=seed,
+            number=int(parameters["number"]),
+            verdict=kind,
+            detail=str(failure.get("detail", "")),
+            arguments=["replay"],
+            timeout_s=4 * self._recovery_timeout_s + 60,
+            history=parameters,
+            evidence=[TRACE_FILE],
+        )
+        # What the laboratory wrote stays; what it says of the history's own seed does, too.
+        document = {**told, **case.model_dump(mode="json", by_alias=True), "seed": told["seed"]}
+        text = json.dumps(document, indent=1)
+        (folder / CASE_FILE).write_text(text + "\n", encoding="utf-8")
+        summary.path = f"{self._root.name}/{folder.name}"
+        return summary
+
+    def _folder_for(self, allocator: Allocator, fault: str, seed: int, kind: str) -> Path | None:
+        """A new folder, or None if enough of the kind are kept."""
+        with self._lock:
+            kept = self._kept.get((allocator.name, kind), 0)
+            if kept >= KEPT:
+                return None
+            self._kept[allocator.name, kind] = kept + 1
+        folder = self._root / f"{allocator.name}-{fault}-{seed:016x}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def _replay_arguments(path: Path) -> list[str]:
@@ -176,6 +233,13 @@ def load_case(path: Path) -> tuple[Path, CaseFile]:
             f"{file}, key '{where}': found {first['input']!r:.60}, expected: {first['msg']}. The "
             "file was changed by hand or is of another version; run the campaign again."
         ) from error
+    if case.traced:
+        if not (file.parent / TRACE_FILE).is_file():
+            raise BadInput(
+                f"{file.parent} lacks {TRACE_FILE}. Expected case.json and {TRACE_FILE}. Copy the "
+                "whole folder, or run the campaign again with its seed."
+            )
+        return file.parent, case
     _check_arguments(file, case.arguments)
     for name in EVIDENCE:
         if not (file.parent / f"{name}.gz").is_file():
@@ -221,7 +285,7 @@ def replay_case(driver: Driver, folder: Path, case: CaseFile, allocator: Allocat
                 command=case.arguments[0],
                 arguments=(
                     *case.arguments[1:],
-                    *driver.adapter_arguments(allocator),
+                    *driver.adapter_arguments(allocator, judged=True),
                     "--heap", heap,
                     "--journal", journal,
                 ),

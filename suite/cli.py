@@ -117,9 +117,22 @@ def bench(
             "-w", "--workloads", help="Workloads, separated by commas, or all.", metavar="W,X"
         ),
     ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p",
+            "--param",
+            help="A workload's parameter: a value, several, or a range such as 64..4096 x2. "
+            "Repeatable.",
+            metavar="[W.]KEY=VALUES",
+        ),
+    ] = None,
     threads: Annotated[
-        str, typer.Option("-t", "--threads", help="Thread counts.", metavar="1,2")
-    ] = "1,2",
+        str | None,
+        typer.Option(
+            "-t", "--threads", help="Thread counts (default: 1,2 or the workload's).", metavar="1,2"
+        ),
+    ] = None,
     repeat: Annotated[int | None, typer.Option("--repeat", help="Samples of each kind.")] = None,
     profile: Annotated[
         str, typer.Option("--profile", help="How much time to take: quick, default or full.")
@@ -162,6 +175,31 @@ def bench(
     name: NameOption = "bench",
     allocator_path: AllocatorPathOption = None,
     workers: WorkersOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            help="Time for all: fewer rounds, to end by then (default: the profile's, none with "
+            "--repeat).",
+            metavar="TIME",
+        ),
+    ] = None,
+    pm_model: Annotated[
+        str,
+        typer.Option(
+            "--pm-model",
+            help="Emulate a device: none, optane, nvdimm-n or cxl. Off by default.",
+            metavar="NAME",
+        ),
+    ] = "none",
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            help="Go on with this run, with its own options; all others but --json are ignored.",
+            metavar="RUN",
+        ),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Measure allocators on workloads, then kill them and see whether they survive."""
@@ -171,6 +209,7 @@ def bench(
     options = BenchOptions(
         allocators=allocators,
         workloads=workloads,
+        parameters=parameters or [],
         threads=threads,
         repeat=repeat,
         profile=profile,
@@ -187,6 +226,9 @@ def bench(
         name=name,
         allocator_paths=allocator_path or [],
         workers=workers,
+        budget=budget,
+        resume=resume,
+        pm_model=pm_model,
         json_output=json_output,
     )
     _finish(lambda: run(options), json_output=json_output)
@@ -196,10 +238,14 @@ def bench(
 def fault(
     allocators: AllocatorsOption = None,
     faults: Annotated[
-        list[str] | None, typer.Option("-f", "--faults", help="Faults: sigkill.", metavar="F,G")
+        list[str] | None,
+        typer.Option(
+            "-f", "--faults", help="Faults: sigkill, powerfail, recovery-crash.", metavar="F,G"
+        ),
     ] = None,
     cases: Annotated[
-        int | None, typer.Option("--cases", help="Cases of each allocator (default: 100).")
+        int | None,
+        typer.Option("--cases", help="Cases of each allocator (default: 100; power failures: 10)."),
     ] = None,
     budget: Annotated[
         str | None,
@@ -260,6 +306,40 @@ def replay(
 
 
 @app.command()
+def trace(
+    file: Annotated[
+        Path, typer.Argument(help="A trace, or the folder of a power-failure case.", metavar="FILE")
+    ],
+    json_output: JsonOption = False,
+) -> None:
+    """Show what a recorded history did: operations, stores, flushes, fences, source lines."""
+    from suite.commands.trace import trace as run
+
+    _finish(lambda: run(file, json_output=json_output), json_output=json_output)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def record(
+    program: Annotated[
+        list[str] | None,
+        typer.Argument(help="Program and its arguments, after --.", metavar="PROGRAM..."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="The trace (default: PROGRAM.nvtrace).", metavar="FILE"),
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Record what a program allocates, for the workload `replay`."""
+    from suite.commands.record import RecordOptions, record_program
+
+    options = RecordOptions(program or [], out, json_output)
+    _finish(lambda: record_program(options), json_output=json_output)
+
+
+@app.command()
 def report(
     run_folder: Annotated[
         Path | None, typer.Argument(help="A run's folder (default: the newest).", metavar="RUN")
@@ -268,27 +348,89 @@ def report(
     csv: Annotated[bool, typer.Option("--csv", help="As comma-separated values.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="As an HTML file (a later version).", metavar="FILE"),
+        typer.Option("--html", help="Into one HTML file that needs nothing else.", metavar="FILE"),
     ] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            "--readme", help="Into this file, between the markers of its table.", metavar="FILE"
+        ),
+    ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Every row, however many there are.")
+    ] = False,
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="Allocator that ratios refer to.", metavar="A")
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Show a run's tables again."""
-    from suite.commands import show
+    from suite.commands.report import ReportOptions
+    from suite.commands.report import report as run
 
-    _finish(
-        lambda: show.report(
-            run_folder,
-            markdown=markdown,
-            csv=csv,
-            html=html,
-            baseline=baseline,
-            json_output=json_output,
-        ),
-        json_output=json_output,
+    options = ReportOptions(run_folder, markdown, csv, html, readme, details, baseline, json_output)
+    _finish(lambda: run(options), json_output=json_output)
+
+
+@app.command()
+def history(
+    metric: Annotated[
+        str, typer.Argument(help="Its key in run.json, such as ops_per_s.", metavar="METRIC")
+    ],
+    allocators: AllocatorsOption = None,
+    workloads: Annotated[
+        list[str] | None,
+        typer.Option("-w", "--workloads", help="Workloads, separated by commas.", metavar="W,X"),
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option("-t", "--threads", help="Thread counts.", metavar="1,2")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", help="The newest so many runs.")] = 20,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Folder of the runs (default: results/).", metavar="DIR"),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="As comma-separated values.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Show a metric over past runs."""
+    from suite.commands.report import HistoryOptions
+    from suite.commands.report import history as run
+
+    options = HistoryOptions(
+        metric, allocators, workloads, threads, last, results, markdown, csv, json_output
     )
+    _finish(lambda: run(options), json_output=json_output)
+
+
+@app.command()
+def compare(
+    base: Annotated[
+        Path, typer.Argument(help="Folder of the run to compare with.", metavar="BASE")
+    ],
+    new: Annotated[Path, typer.Argument(help="Folder of the run to judge.", metavar="NEW")],
+    fail_on: Annotated[
+        str,
+        typer.Option("--fail-on", help="Worse by more than this is a regression.", metavar="SHARE"),
+    ] = "5%",
+    allocators: AllocatorsOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs of different environments all the same.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show also the figures that are ok.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown tables.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Say whether a run is worse than another one: regressed, ok or inconclusive; exit code 1 if so."""
+    from suite.commands.compare import CompareOptions, compare_runs
+
+    options = CompareOptions(
+        base, new, fail_on, allocators, force, everything, markdown, json_output
+    )
+    _finish(lambda: compare_runs(options))
 
 
 @app.command()
@@ -313,7 +455,7 @@ def doctor(pm: PmOption = None, json_output: JsonOption = False) -> None:
 @app.command("list")
 def list_(
     what: Annotated[
-        str | None, typer.Argument(help="allocators, workloads or faults (default: all).")
+        str | None, typer.Argument(help="allocators, workloads, faults or metrics (default: all).")
     ] = None,
     allocator_path: AllocatorPathOption = None,
     json_output: JsonOption = False,

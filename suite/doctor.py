@@ -1,11 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges this machine: what helps or hurts a measurement here, and what to change."""
+"""Judges this machine: what helps or hurts a measurement here, and what to change.
+
+Each line has a grade:
+
+    good      nothing to gain
+    fair      numbers are usable, with what the line says in mind
+    poor      numbers are not worth much before this is changed
+    missing   no numbers at all without it
+
+The overall grade is the worst of those that matter to any run; real NVM and containers are
+worth having, but a machine without them measures as truly (and says that it emulates).
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,13 +24,22 @@ from typing import Literal
 from suite.build import BUILD_VARIABLE
 from suite.errors import CrucibleError, EnvironmentMissing
 from suite.machine import Machine, instructions_countable, read_machine
+from suite.noise import watch_neighbours
 from suite.nvm import find_nvm
 from suite.runners import first_sentence
+from suite.topology import clock_source, cpu_quota, numa_distance, numa_node_of
 
-__all__ = ["Check", "examine"]
+__all__ = ["Check", "Grade", "examine", "overall"]
 
 Grade = Literal["good", "fair", "poor", "missing"]
+GRADES: tuple[Grade, ...] = ("good", "fair", "poor", "missing")
 GIB = 1 << 30
+WATCH_S = 0.5
+"""How long neighbours are watched."""
+QUIET, LOUD = 0.03, 0.10
+"""Shares of all CPU time; `bench` repeats samples above the second (--noise-limit)."""
+REMOTE = 10
+"""What the kernel calls the distance from a NUMA node to itself."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +51,8 @@ class Check:
     found: str
     advice: str = ""
     """What to change; empty when there is nothing to gain."""
+    counts: bool = True
+    """For the overall grade."""
 
 
 def examine(root: Path, pm: Path | None) -> list[Check]:
@@ -42,15 +64,32 @@ def examine(root: Path, pm: Path | None) -> list[Check]:
         _build(root),
         _docker(),
         _instructions(machine),
+        _neighbours(),
         _cpus(machine),
+        _quota(),
+        _clock(),
         _governor(machine),
         _turbo(machine),
         _smt(machine),
-        _numa(machine),
+        _numa(machine, pm),
         _huge_pages(machine),
         _memory(machine),
         Check("kernel", "good", machine.kernel),
     ]
+
+
+def overall(checks: Sequence[Check]) -> Check:
+    """The worst grade of all that counts, and which lines gave it."""
+    worst = max((check.grade for check in checks if check.counts), key=GRADES.index)
+    names = [check.name for check in checks if check.counts and check.grade == worst]
+    if worst == "good":
+        return Check("overall", worst, "numbers taken here can be trusted")
+    found = {
+        "fair": "numbers taken here are usable; better ones are to be had",
+        "poor": "numbers taken here are not worth much yet",
+        "missing": "nothing can be measured yet",
+    }[worst]
+    return Check("overall", worst, found, f"See: {', '.join(names)}.")
 
 
 def _nvm(pm: Path | None) -> list[Check]:
@@ -70,6 +109,7 @@ def _nvm(pm: Path | None) -> list[Check]:
         "with --pm DIR; numbers taken here are labelled emulated."
         if room
         else "Less than 1 GiB is free; free some space or enlarge the mount.",
+        counts=not room,
     )
     sync = Check(
         "MAP_SYNC",
@@ -79,6 +119,7 @@ def _nvm(pm: Path | None) -> list[Check]:
         if nvm.map_sync
         else "Only a DAX file system on real or emulated pmem grants it "
         "(kernel parameter memmap=, or an NVDIMM).",
+        counts=False,
     )
     return [directory, sync]
 
@@ -121,7 +162,7 @@ def _docker() -> Check:
         advice = (
             "Start an engine, or stay with --runner local (jobs are processes of this machine)."
         )
-        return Check("Docker", "fair", first_sentence(str(error)), advice)
+        return Check("Docker", "fair", first_sentence(str(error)), advice, counts=False)
     close = getattr(runner, "close", None)
     if callable(close):
         close()
@@ -137,7 +178,50 @@ def _instructions(machine: Machine) -> Check:
     advice += "each workload are stepped over instead."
     if paranoid is not None and paranoid > 2:
         advice = "`sysctl kernel.perf_event_paranoid=2` allows counting one's own processes."
-    return Check("instruction counts", "fair", f"{level}, does not count", advice)
+    return Check("instruction counts", "fair", f"{level}, does not count", advice, counts=False)
+
+
+def _neighbours() -> Check:
+    seen = watch_neighbours(WATCH_S)
+    if seen is None:
+        return Check(
+            "neighbours", "fair", "not visible", "/proc/stat can't be read: noise is unknown."
+        )
+    found = (
+        f"others take {100 * seen.busy:.0f} % of the CPUs, other guests {100 * seen.stolen:.0f} %"
+    )
+    if seen.busy <= QUIET:
+        return Check("neighbours", "good", found)
+    advice = (
+        "Other guests of this host take CPU time away (steal); only the host's owner can change that."
+        if seen.stolen > seen.busy / 2
+        else "End what else runs here (`top` shows it), or pin it elsewhere."
+    )
+    return Check("neighbours", "fair" if seen.busy <= LOUD else "poor", found, advice)
+
+
+def _quota() -> Check:
+    """A container's limit that no affinity shows: it stops the job in the middle of a sample."""
+    quota = cpu_quota()
+    usable = len(os.sched_getaffinity(0))
+    if quota is None or quota >= usable:
+        return Check("CPU quota", "good", "none" if quota is None else f"{quota:g} CPUs")
+    return Check(
+        "CPU quota", "poor", f"{quota:g} of {usable} CPUs' time",
+        "The quota stops threads in mid-sample: limit the container by --cpuset-cpus, not by --cpus.",
+    )  # fmt: skip
+
+
+def _clock() -> Check:
+    source = clock_source()
+    if source is None:
+        return Check("clock source", "fair", "not visible", "Nothing to set here.")
+    if source in ("tsc", "kvm-clock", "arch_sys_counter"):
+        return Check("clock source", "good", source)
+    return Check(
+        "clock source", "poor", source,
+        "Reading this clock takes microseconds: boot with `clocksource=tsc`, if the CPU's is stable.",
+    )  # fmt: skip
 
 
 def _cpus(machine: Machine) -> Check:
@@ -186,13 +270,24 @@ def _smt(machine: Machine) -> Check:
     )  # fmt: skip
 
 
-def _numa(machine: Machine) -> Check:
+def _numa(machine: Machine, pm: Path | None) -> Check:
     if machine.numa_nodes == 1:
         return Check("NUMA", "good", "one node")
-    return Check(
-        "NUMA", "fair", f"{machine.numa_nodes} nodes",
-        "Run on the NVM's node: `numactl --cpunodebind=N nvcrucible bench ...`.",
-    )  # fmt: skip
+    advice = "Run on the NVM's node: `numactl --cpunodebind=N nvcrucible bench ...`."
+    try:
+        node = numa_node_of(Path(find_nvm(pm).path))
+    except EnvironmentMissing:
+        node = None
+    if node is None:
+        found = f"{machine.numa_nodes} nodes; the NVM directory is on none of them in particular"
+        return Check("NUMA", "fair", found, "Run on one node: `numactl -N 0 -m 0 nvcrucible ...`.")
+    farthest = max(numa_distance(node, machine.usable_cpus), default=REMOTE)
+    found = (
+        f"{machine.numa_nodes} nodes; NVM on node {node}, at distance {farthest} (here: {REMOTE})"
+    )
+    if farthest <= REMOTE:
+        return Check("NUMA", "good", found)
+    return Check("NUMA", "poor", found, advice.replace("=N", f"={node}"))
 
 
 def _huge_pages(machine: Machine) -> Check:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.allocators import Allocator
+from suite.allocators import COMMON_IMAGE, Allocator
 from suite.build import Installation
 from suite.nvm import Scratch
 from suite.runners.base import Argument, Job, Outcome, Runner
@@ -67,6 +67,10 @@ class Work:
     """Preload what makes persistence events visible."""
     cpus: tuple[int, ...] = ()
     memory_bytes: int | None = None
+    inputs: tuple[Path, ...] = ()
+    """Folders besides the build's that the job reads."""
+    program: Path | None = None
+    """Instead of nvdrive: a program that speaks the same protocol."""
 
 
 class _Reader:
@@ -103,10 +107,16 @@ class Driver:
     def job_number(self) -> int:
         return next(self._numbers)
 
-    def adapter_arguments(self, allocator: Allocator) -> tuple[Argument, ...]:
-        arguments: list[Argument] = ["--adapter", self.installation.adapter(allocator)]
-        if allocator.options:
-            arguments += ["--options", allocator.options]
+    def adapter_arguments(
+        self, allocator: Allocator, *, judged: bool = False
+    ) -> tuple[Argument, ...]:
+        """For a job of the bench; or of a fault campaign, where it is `judged`."""
+        arguments: list[Argument] = []
+        if allocator.program is None:
+            arguments += ["--adapter", self.installation.adapter(allocator)]
+        options = allocator.fault_options if judged else allocator.options
+        if options:
+            arguments += ["--options", options]
         return tuple(arguments)
 
     def run(self, work: Work) -> Answer:
@@ -114,12 +124,13 @@ class Driver:
         file = work.allocator.file if work.allocator else None
         job = Job(
             label=work.label,
-            program=self.installation.build.nvdrive,
+            program=work.program or self.installation.program(work.allocator),
+            image=work.allocator.image if work.allocator else COMMON_IMAGE,
             arguments=(work.command, *work.arguments),
             pm_dir=work.pm_dir,
             work_dir=work.work_dir,
             timeout_s=work.timeout_s,
-            read_only=self.installation.folders(),
+            read_only=(*self.installation.folders(), *work.inputs),
             preload=self._preload(work),
             environment=dict(file.environment) if file else {},
             cpus=work.cpus,
@@ -140,13 +151,25 @@ class Driver:
             probe if name in (probe.name, "libpmem-probe") else self.installation.build.root / name
         )
 
-    def calibrate(self, pm_dir: Path, work_dir: Path, seconds: float, timeout_s: float) -> Answer:
+    def calibrate(
+        self,
+        pm_dir: Path,
+        work_dir: Path,
+        seconds: float,
+        timeout_s: float,
+        threads: int = 2,
+        cpus: tuple[int, ...] = (),
+    ) -> Answer:
         """Measures fences, flushes and non-temporal lines on the NVM directory."""
+        arguments: list[Argument] = ["--dir", pm_dir, "--seconds", str(seconds)]
+        arguments += ["--threads", str(threads)]
+        if cpus:
+            arguments += ["--cpus", ",".join(map(str, cpus))]
         return self.run(
             Work(
                 label="calibrate",
                 command="calibrate",
-                arguments=("--dir", pm_dir, "--seconds", str(seconds)),
+                arguments=tuple(arguments),
                 expects="calibration",
                 timeout_s=timeout_s,
                 pm_dir=pm_dir,

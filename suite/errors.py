@@ -20,7 +20,9 @@ __all__ = [
     "CrucibleError",
     "EnvironmentMissing",
     "Interrupted",
+    "NotComparable",
     "NothingMeasured",
+    "Regression",
     "RunnerUnavailable",
     "nearest",
 ]
@@ -61,6 +63,20 @@ class NothingMeasured(CrucibleError):
 
     exit_code = 3
     kind = "nothing-measured"
+
+
+class NotComparable(CrucibleError):
+    """Two runs have nothing in common that could be compared."""
+
+    exit_code = 3
+    kind = "not-comparable"
+
+
+class Regression(CrucibleError):
+    """The new run is worse than the base."""
+
+    exit_code = 1
+    kind = "regression"
 
 
 class CorrectnessFailure(CrucibleError):

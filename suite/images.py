@@ -34,6 +34,8 @@ import docker
 import requests.exceptions
 from docker.errors import APIError
 
+from suite import yaml_source
+from suite.allocators import AllocatorFile
 from suite.base_images import Say, ensure_base, proxy_environment
 from suite.engine import connect_engine, inspect_image
 from suite.errors import CrucibleError, EnvironmentMissing, RunnerUnavailable
@@ -44,6 +46,7 @@ __all__ = [
     "SOURCE_LABEL",
     "TARGETS",
     "Target",
+    "all_targets",
     "ensure_target",
     "is_current",
     "main",
@@ -69,6 +72,8 @@ class Target:
     sources: tuple[str, ...]
     """Files and folders of the project that the stage is made of."""
     needs_wheels: bool = False
+    dockerfile: str = "Dockerfile"
+    """Of an allocator's own image: the one in its folder, which has one stage."""
 
     @property
     def tag(self) -> str:
@@ -98,6 +103,23 @@ TARGETS = {
         "test", "bookworm", (*PYTHON_SOURCES, ".ci", "docs", "tests"), needs_wheels=True
     ),
 }
+
+
+def all_targets(root: Path) -> dict[str, Target]:
+    """The images of this project: those above, and one for each allocator whose program wants an
+    image of its own, called after its folder."""
+    found = dict(TARGETS)
+    for path in sorted((root / "allocators").glob("*/Dockerfile")):
+        folder = path.parent
+        suite = yaml_source.load(folder / "allocator.yaml", AllocatorFile).adapter.image
+        if suite is not None:
+            inside = f"allocators/{folder.name}"
+            found[folder.name] = Target(
+                folder.name, suite, ("LICENSE", inside), dockerfile=f"{inside}/Dockerfile"
+            )
+    return found
+
+
 IGNORED = ("__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis")
 
 
@@ -194,7 +216,8 @@ def _build(client: docker.APIClient, context: io.BytesIO, target: Target, checks
         for event in client.build(
             fileobj=context,
             custom_context=True,
-            target=target.stage,
+            dockerfile=target.dockerfile,
+            target=target.stage if target.dockerfile == "Dockerfile" else "",
             tag=target.tag,
             labels={SOURCE_LABEL: checksum},
             buildargs=arguments,
@@ -259,9 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--if-engine", action="store_true", help="succeed and do nothing where no engine answers"
     )
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.targets if name not in TARGETS]
+    targets = all_targets(project_root())
+    unknown = [name for name in options.targets if name not in targets]
     if unknown:
-        parser.error(f"there is no target '{unknown[0]}'; choose of: {', '.join(TARGETS)}")
+        parser.error(f"there is no target '{unknown[0]}'; choose of: {', '.join(targets)}")
 
     def say(line: str) -> None:
         sys.stderr.write(f"images: {line}\n")
@@ -272,8 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(str(error))
         return 0 if options.if_engine else error.exit_code
     try:
-        for name in options.targets or TARGETS:
-            target = TARGETS[name]
+        for name in options.targets or targets:
+            target = targets[name]
             started = time.monotonic()
             built = ensure_target(client, project_root(), target, say)
             took = f" ({time.monotonic() - started:.0f} s)" if built else ""

@@ -16,12 +16,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
 
 from suite.errors import BadInput, EnvironmentMissing
 
 __all__ = ["draw_inspection", "inspect_heap"]
 
 TIMEOUT_S = 120.0
+ARENA_COUNTERS = {"alloc": "allocations", "free": "frees", "fail": "failed", "wait": "waits"}
+"""Of an arena, besides what it holds; those that are 0 are left out."""
 BAR_WIDTH = 24
 MAP_WIDTH = 64
 MAP_LEGEND = (
@@ -106,7 +109,9 @@ def draw_inspection(heap: Path, document: dict[str, Any], console: Console) -> N
         facts.add_row(Text(name), Text(value))
     console.print(facts)
     for name, value in document.items():
-        if name != "damage" and _is_table(value):
+        if name == "arenas" and _is_table(value):
+            console.print(_arenas(value))
+        elif name != "damage" and _is_table(value):
             console.print(_part(name, value))
     if isinstance(document.get("map"), str):
         console.print(_map(document["map"]))
@@ -117,6 +122,31 @@ def draw_inspection(heap: Path, document: dict[str, Any], console: Console) -> N
         )
     elif damage is not None:
         console.print("No damage was found.", style="green")
+
+
+def _arenas(roots: list[dict[str, Any]]) -> Tree:
+    """Each arena of the allocator under the one that it imports from."""
+    tree = Tree(Text("arenas", style="bold"))
+    _grow(tree, roots)
+    return tree
+
+
+def _grow(tree: Tree, arenas: list[dict[str, Any]]) -> None:
+    for arena in arenas:
+        used, total = int(arena.get("in_use", 0)), int(arena.get("total", 0))
+        what = "of its numbers" if arena.get("identifier") else "bytes"
+        label = Text(str(arena.get("name", "?")), style="bold cyan")
+        label.append(f"  {used:,} of {total:,} {what} in use", style="not bold default")
+        if arena.get("imported"):
+            label.append(f", {int(arena['imported']):,} imported", style="not bold default")
+        counts = [
+            f"{int(arena[key]):,} {text}"
+            for key, text in ARENA_COUNTERS.items()
+            if int(arena.get(key, 0))
+        ]
+        label.append(f"  ({', '.join(counts)})" if counts else "", style="not bold dim")
+        children = arena.get("arenas")
+        _grow(tree.add(label), children if isinstance(children, list) else [])
 
 
 def _map(units: str) -> Table:

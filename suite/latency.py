@@ -8,7 +8,7 @@ from typing import Any
 
 from hdrh.histogram import HdrHistogram
 
-__all__ = ["percentiles"]
+__all__ = ["merged_percentiles", "percentiles"]
 
 LOWEST_NS = 1
 HIGHEST_NS = 3_600_000_000_000
@@ -34,6 +34,27 @@ def percentiles(latency: dict[str, Any] | None) -> dict[str, float]:
     }
     figures["max_ns"] = float(latency.get("max_ns") or histogram.get_max_value())
     return figures
+
+
+def merged_percentiles(
+    latencies: Sequence[dict[str, Any]], shares: Sequence[float]
+) -> dict[float, float]:
+    """The time that each share (0.99: 99 %) of the operations of all these histograms together
+    stays within; without the shares of which there are too few operations to tell."""
+    counts: dict[int, int] = {}
+    for latency in latencies:
+        for ns, count in _pairs(latency.get("counts") or ()):
+            counts[ns] = counts.get(ns, 0) + count
+    total = sum(counts.values())
+    known = [share for share in shares if total * (1 - share) >= 1]
+    found: dict[float, float] = {}
+    passed = 0
+    for ns in sorted(counts):
+        passed += counts[ns]
+        for share in known:
+            if share not in found and passed >= share * total:
+                found[share] = float(ns)
+    return found
 
 
 def _pairs(counts: Sequence[Any]) -> list[tuple[int, int]]:

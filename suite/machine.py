@@ -162,6 +162,7 @@ def describe_environment(root: Path, nvm: NvmDirectory) -> Environment:
     facts = vars(read_machine())
     return Environment(
         nvcrucible=__version__,
+        python=f"{platform.python_implementation()} {platform.python_version()}",
         commit=_commit(root),
         instructions_counted=instructions_countable(),
         nvm=nvm,

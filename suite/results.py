@@ -27,11 +27,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from suite.errors import BadInput, EnvironmentMissing
 
 __all__ = [
+    "FILE_NAME",
     "SCHEMA",
     "CaseSummary",
     "Environment",
     "Metrics",
     "NvmDirectory",
+    "PowerCost",
+    "PowerStates",
     "Run",
     "RunFolder",
     "Sample",
@@ -44,6 +47,7 @@ SCHEMA: Literal[1] = 1
 FILE_NAME = "run.json"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 SAVE_EVERY_S = 5.0
+SAVE_SHARE = 0.04
 
 
 class _Model(BaseModel):
@@ -67,6 +71,8 @@ class Environment(_Model):
     """The machine and everything on it that a number depends on."""
 
     nvcrucible: str
+    python: str = ""
+    """Of the orchestrator, whose loop takes `pace_ns`."""
     commit: str | None = None
     hostname: str
     kernel: str
@@ -94,42 +100,56 @@ class Environment(_Model):
 
 
 class Metrics(_Model):
-    """Figures of one sample; a figure that was not measured is absent."""
+    """Figures of one sample; a figure that was not measured is absent.  What each of them is, in
+    which unit and from where: `suite.metrics`, printed as docs/metrics.md."""
 
     ops_per_s: float | None = None
-    """Each malloc and each free counts."""
+    cpu_ns_per_op: float | None = None
+    flushes_per_op: float | None = None
+    fences_per_op: float | None = None
+    fences_all_per_op: float | None = None
+    nt_lines_per_op: float | None = None
+    reflush_ratio: float | None = None
+    xpline_writes_per_op: float | None = None
+    instructions_per_op: float | None = None
+    instructions_source: Literal["perf", "stepped"] | None = None
+    """A hardware counter over all operations, or a sample of operations stepped over."""
+    instructions_deviation: float | None = None
+    driver_instructions_per_op: float | None = None
     p50_ns: float | None = None
     p99_ns: float | None = None
     p999_ns: float | None = None
     max_ns: float | None = None
-    flushes_per_op: float | None = None
-    fences_per_op: float | None = None
-    """Effective fences: with a flush or a non-temporal store pending."""
-    fences_all_per_op: float | None = None
-    nt_lines_per_op: float | None = None
-    reflush_ratio: float | None = None
-    """Share of flushes of a line that was flushed within the last 4 flushes."""
-    xpline_writes_per_op: float | None = None
-    """256-byte units written to the medium."""
-    instructions_per_op: float | None = None
-    """User space; the driver's own loop included."""
-    instructions_source: Literal["perf", "stepped"] | None = None
-    """A hardware counter over all operations, or a sample of operations stepped over."""
-    instructions_deviation: float | None = None
-    """Standard error of a stepped `instructions_per_op`."""
-    driver_instructions_per_op: float | None = None
-    """What the driver's own loop takes of them; known when stepped."""
-    failed_allocs_per_op: float | None = None
     peak_bytes: float | None = None
     live_bytes: float | None = None
+    footprint_ratio: float | None = None
+    refill_ratio: float | None = None
+    file_ratio: float | None = None
+    failed_allocs_per_op: float | None = None
+    live_objects: float | None = None
+    open_ms: float | None = None
+    first_op_ms: float | None = None
+    rebuilt_ms: float | None = None
+    objects_per_s: float | None = None
     recovery_ms: float | None = None
+    figures: dict[str, float] | None = None
+    """Of a standalone workload: what its YAML file names besides."""
 
 
 class Sample(_Model):
     """One fresh process on one fresh heap."""
 
     allocator: str
+    """In a standalone workload: the subject."""
     workload: str
+    """The row that the sample belongs to: the workload, and after its name the parameters that
+    tell this row from its siblings ("recovery live=10000")."""
+    family: str | None = None
+    """The workload's own name; None in a standalone workload."""
+    parameters: dict[str, int] = Field(default_factory=dict)
+    """All of the workload's parameters."""
+    case: str | None = None
+    """What a standalone workload did; other workloads have no cases."""
     threads: int
     repeat: int
     observed: bool = False
@@ -143,10 +163,14 @@ class Sample(_Model):
     seed: int = 0
     noise: float | None = None
     """CPU time that others took meanwhile, as a share of all CPU time there was."""
+    pace_ns: float | None = None
+    """The time of one round of a fixed loop beside the sample: how fast the machine was just then."""
     started_s: float = 0.0
     """After the beginning of the run."""
     wall_s: float = 0.0
     error: str | None = None
+    applicable: bool = True
+    """False: the allocator can't do what the workload needs, and says so; no fault of it."""
     raw: dict[str, Any] | None = None
     """What the driver printed, unchanged."""
 
@@ -159,6 +183,47 @@ class CaseSummary(_Model):
     seed: int
     path: str | None = None
     """Folder, relative to the run's; None: only counted, its like had been kept already."""
+
+
+class PowerCost(_Model):
+    """A flush or fence that costs without need, by source line."""
+
+    kind: str
+    file: str
+    line: int
+    function: str = ""
+    times: int
+    of: int
+    """How often the line was reached at all."""
+
+
+class PowerStates(_Model):
+    """What a power-failure campaign went through.  Sums over its cases."""
+
+    lens: str = ""
+    """"compiled": every store was seen; "library": only what was flushed, and when."""
+    operations: int = 0
+    """Acknowledged ones, of all histories."""
+    crash_points: int = 0
+    complete_points: int = 0
+    """Those of which every legal state was decided."""
+    legal: float = 0.0
+    """Legal states of all crash points: the denominator."""
+    covered: float = 0.0
+    """Of them, decided: tried, or like one that was tried in all that recovery reads."""
+    checked: int = 0
+    """States that were recovered and judged, for this fault."""
+    all_checked: int = 0
+    """The same, for both faults that a case serves."""
+    distinct: int = 0
+    """Different heap images among them."""
+    deep: int = 0
+    """Judged with a second workload, drained and filled to the brim."""
+    cpu_seconds: float = 0.0
+    stored_bytes: int = 0
+    media_bytes: int = 0
+    """In units of 256 bytes."""
+    costs: list[PowerCost] = Field(default_factory=list)
 
 
 class Verdict(_Model):
@@ -187,6 +252,8 @@ class Verdict(_Model):
     """The document on a known failure of this allocator under this fault."""
     known_kinds: list[str] = Field(default_factory=list)
     """The kinds of failure that the document explains."""
+    power: PowerStates | None = None
+    """Of the faults `powerfail` and `recovery-crash`."""
 
     @property
     def unexplained(self) -> int:
@@ -229,7 +296,7 @@ class RunFolder:
     def __init__(self, path: Path, run: Run) -> None:
         self.path = path
         self.run = run
-        self._saved_at = 0.0
+        self._save_again = 0.0
 
     @classmethod
     def create(cls, parent: Path, run: Run) -> RunFolder:
@@ -260,21 +327,34 @@ class RunFolder:
         )
 
     def save(self, *, soon: bool = False) -> None:
-        """Replaces run.json; with `soon`, only when the last save is a while ago."""
-        now = time.monotonic()
-        if soon and now - self._saved_at < SAVE_EVERY_S:
+        """Replaces run.json; with `soon`, only when the last save is a while ago, so that
+        saving never takes more than SAVE_SHARE of the time, however large the run has grown."""
+        began = time.monotonic()
+        if soon and began < self._save_again:
             return
-        self._saved_at = now
         temporary = self.path / f".{FILE_NAME}.new"
-        text = json.dumps(self.run.document(), indent=1, ensure_ascii=False)
+        text = _text(self.run.document())
         try:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, self.path / FILE_NAME)  # noqa: PTH105 - says what it is: rename(2)
         except OSError as error:
             raise EnvironmentMissing(
                 f"{self.path / FILE_NAME} can't be written: {error.strerror}. Make room there, or "
                 "name another folder with --out DIR."
             ) from error
+        ended = time.monotonic()
+        self._save_again = ended + max(SAVE_EVERY_S, (ended - began) / SAVE_SHARE)
+
+
+def _text(document: dict[str, Any]) -> str:
+    """The document, indented for people, but a sample on each line: indenting a latency
+    histogram would make the file three times as long."""
+    samples = document.get("samples", [])
+    text = json.dumps({**document, "samples": []}, indent=1, ensure_ascii=False)
+    lines = ",\n".join(
+        "  " + json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in samples
+    )
+    return text.replace('\n "samples": []', f'\n "samples": [\n{lines}\n ]', 1) + "\n"
 
 
 def load_run(path: Path) -> Run:

@@ -20,17 +20,17 @@ from types import FrameType
 
 from suite.allocators import Allocator
 from suite.build import find_build, install
+from suite.calibration import calibrate
 from suite.driver import Driver
 from suite.errors import EnvironmentMissing
 from suite.machine import describe_environment
 from suite.nvm import find_nvm, require_space, scratch
 from suite.results import Environment
 from suite.runners import choose_runner
+from suite.runners.base import Argument
+from suite.variants import Variant
 
 __all__ = ["Session", "open_session", "say"]
-
-CALIBRATION_S = 0.2
-CALIBRATION_TIMEOUT_S = 60.0
 
 
 def say(line: str) -> None:
@@ -47,6 +47,28 @@ class Session:
     allocators: list[Allocator]
     min_heaps: dict[str, int] = field(default_factory=dict)
 
+    def lacking(self, allocator: Allocator, workload: Variant) -> str | None:
+        """The first capability that a workload needs and the allocator's adapter has not; what
+        is made for certain workloads lacks all others."""
+        if not allocator.runs(workload.family, workload.values):
+            return "persistent"  # the one of which nothing is said
+        if allocator.program is not None:
+            return None
+        facts = self.environment.allocators.get(allocator.name, {})
+        capabilities = list(facts.get("capabilities", []))
+        if allocator.persistent and allocator.stands_as == "volatile":
+            capabilities.remove("persistent")  # with the bench's options it is not
+        if "persistent" in capabilities and facts.get("consistency") != "none":
+            capabilities.append("crash-safe")
+        return workload.lacking(capabilities)
+
+    def modelled(self, allocator: Allocator, workload: Variant) -> bool:
+        """Whether a device model can say what of that would be slower, if anything."""
+        facts = self.environment.allocators.get(allocator.name, {}).get("capabilities", [])
+        if allocator.program is not None or workload.is_trial:
+            return False
+        return "observable" in facts or not ({"persistent", "file"} & set(facts))
+
 
 @contextlib.contextmanager
 def open_session(
@@ -58,10 +80,11 @@ def open_session(
     required: bool,
     space_bytes: int,
     space_for: str,
-    calibrate: bool = True,
+    calibrate_threads: int = 0,
 ) -> Iterator[Session]:
     """Everything that jobs need.  With `required`, an allocator that can't be had is
-    an error (the user named it); else it is left out and the environment says why."""
+    an error (the user named it); else it is left out and the environment says why.  With
+    `calibrate_threads`, the machine's own limits are measured first, for so many threads."""
     nvm = find_nvm(pm)
     require_space(nvm, space_bytes, space_for)
     with _signals_as_interrupt(), contextlib.ExitStack() as stack:
@@ -75,8 +98,8 @@ def open_session(
         session = Session(driver, environment, [])
         try:
             _ask_allocators(session, allocators, required=required)
-            if calibrate:
-                _calibrate(session)
+            if calibrate_threads:
+                _calibrate(session, calibrate_threads)
             yield session
         except KeyboardInterrupt:
             runner.cancel_all()
@@ -125,13 +148,20 @@ def _ask_allocators(session: Session, allocators: Sequence[Allocator], *, requir
 def _ask(session: Session, allocator: Allocator) -> str | None:
     """None, or the paragraph that says why this allocator can't be had."""
     driver = session.driver
+    options = allocator.program is not None and allocator.options
+    arguments: tuple[Argument, ...] = ("--options", allocator.options) if options else ()
     try:
-        adapter = driver.installation.adapter(allocator)
+        adapter = driver.installation.program(allocator)
+        if allocator.program is None:
+            adapter = driver.installation.adapter(allocator)
+            arguments = ("--adapter", adapter)
+        answer = driver.simple(
+            f"info {allocator.name}", "info", arguments, "info", allocator=allocator
+        )
     except EnvironmentMissing as error:
         return str(error)
-    answer = driver.simple(
-        f"info {allocator.name}", "info", ("--adapter", adapter), "info", allocator=allocator
-    )
+    if answer.result is None and answer.where == "missing":
+        return f"The allocator '{allocator.name}' can't be had here: {answer.error}."
     if answer.result is None:
         packages = " ".join(allocator.file.debian.run)
         advice = (
@@ -154,20 +184,20 @@ def _ask(session: Session, allocator: Allocator) -> str | None:
     session.environment.allocators[allocator.name] = {
         **facts,
         "kind": "persistent" if allocator.persistent else "volatile",
+        "consistency": allocator.consistency,
+        "stands_as": allocator.stands_as,
         "options": allocator.options,
+        "fault_options": allocator.fault_options,
+        "built": driver.installation.built(allocator),
+        "program": allocator.program is not None,
     }
     session.min_heaps[allocator.name] = int(facts.get("min_size") or 0)
     return None
 
 
-def _calibrate(session: Session) -> None:
+def _calibrate(session: Session, threads: int) -> None:
     """Measures the machine's own limits, in the same place where the heaps will lie."""
-    driver = session.driver
-    with driver.scratch.job(driver.job_number()) as (pm_dir, work_dir):
-        answer = driver.calibrate(pm_dir, work_dir, CALIBRATION_S, CALIBRATION_TIMEOUT_S)
-    if answer.result is None:
-        session.environment.notes.append(f"not calibrated: {answer.error}")
-        return
-    session.environment.calibration = {
-        key: value for key, value in answer.result.items() if key != "type"
-    }
+    found = calibrate(session.driver, threads)
+    session.environment.calibration = found.document
+    if found.error is not None:
+        session.environment.notes.append(f"not calibrated: {found.error}")

@@ -1,31 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three tables, as a grid of text that each output format draws its own way."""
+"""The tables, as a grid of text that each output format draws its own way."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from suite.results import Run, Verdict
-from suite.summary import CostRow, Summary, ThroughputRow
+from suite.metrics import Metric, metric_named
+from suite.noise import noise_note
+from suite.results import PowerStates, Run, Verdict
+from suite.summary import KINDS, Row, Summary
 
 __all__ = [
+    "REMARKS",
     "Grid",
+    "conditions",
     "cost_grid",
     "draw",
+    "overview_grids",
+    "power_cost_grid",
+    "power_grid",
+    "short",
     "survival_cells",
     "survival_grid",
     "throughput_grid",
     "to_csv",
     "to_markdown",
+    "trial_grids",
 ]
 
 ERROR_WIDTH = 60
+REMARKS_WIDTH = 16
+INSTRUCTIONS = "instructions_per_op"
+INSTRUCTIONS_BY = "instr. by"
+"""Beside the instructions: who counted them."""
 REMARKS = "remarks"
 """The one column whose text may be wrapped."""
 
@@ -47,6 +62,8 @@ class Grid:
     caption: str = ""
     optional: tuple[str, ...] = ()
     """Columns that a narrow terminal does without, the first one first."""
+    pages: bool = False
+    """Columns that don't fit go into further tables, below, with the `left` columns again."""
 
 
 def throughput_grid(run: Run, summary: Summary) -> Grid:
@@ -56,23 +73,22 @@ def throughput_grid(run: Run, summary: Summary) -> Grid:
     if base:
         columns.append(f"x {base}")
     columns.append(REMARKS)
-    rows = [_throughput_cells(row, base) for row in summary.throughput]
     return Grid(
         title="Throughput (each malloc and each free counts)",
         columns=columns,
-        rows=rows,
+        rows=[_throughput_cells(row, base) for row in summary.rates],
         left=4,
-        strong={index for index, row in enumerate(summary.throughput) if row.best},
-        alarming={index for index, row in enumerate(summary.throughput) if row.error},
+        strong={index for index, row in enumerate(summary.rates) if row.best},
+        alarming={index for index, row in enumerate(summary.rates) if row.error},
         group=2,
-        caption=_where(run),
-        optional=("95 % interval", "kind"),
+        caption=conditions(run),
+        optional=("95 % interval", "kind", f"x {base}", "best"),
     )
 
 
-def _throughput_cells(row: ThroughputRow, base: str | None) -> list[str]:
-    rate = row.ops_per_s
-    kind = "durable" if row.persistent else "volatile"
+def _throughput_cells(row: Row, base: str | None) -> list[str]:
+    rate = row.rate
+    kind = _kind(row)
     cells = [
         row.workload,
         str(row.threads),
@@ -84,14 +100,22 @@ def _throughput_cells(row: ThroughputRow, base: str | None) -> list[str]:
     ]
     if base:
         cells.append("-" if row.ratio is None else f"{row.ratio:.2f}")
-    remarks = [_short(row.error)] if row.error else []
-    if row.noisy:
-        remarks.append(f"{row.noisy} noisy")
-    cells.append("; ".join(remarks))
+    cells.append(_remarks(row))
     return cells
 
 
-def _where(run: Run) -> str:
+def _kind(row: Row) -> str:
+    return row.kind
+
+
+def _remarks(row: Row) -> str:
+    remarks = [short(row.error)] if row.error else []
+    if row.noisy:
+        remarks.append(f"{row.noisy} noisy")
+    return "; ".join(remarks)
+
+
+def conditions(run: Run) -> str:
     """Under which conditions: no number without its environment."""
     nvm = run.environment.nvm
     parts = [
@@ -101,54 +125,115 @@ def _where(run: Run) -> str:
         f"runner {run.environment.runner.get('name', '?')}",
         f"seed {run.config.get('seed')}",
     ]
-    return "; ".join(parts)
+    model = run.config.get("pm_model")
+    if model:
+        parts.insert(1, f"device model {model['name']}, EMULATED: waits added in software")
+    limit = run.config.get("noise_limit")
+    noise = noise_note(run.samples, float(limit)) if limit is not None else None
+    return "; ".join([*parts, noise] if noise else parts)
 
 
 def cost_grid(summary: Summary) -> Grid:
-    """Per operation: what is flushed, fenced, executed; how long it takes."""
-    return Grid(
-        title="Costs of one operation",
-        columns=[
-            "workload", "threads", "allocator", "flushes", "eff. fences", "all fences", "nt lines",
-            "reflushed", "instr.", "instr. by", "p50 ns", "p99 ns", "p99.9 ns", "max us", "peak MB",
-        ],
-        rows=[_cost_cells(row) for row in summary.costs],
-        left=3,
-        strong=set(),
-        alarming=set(),
-        group=2,
-        caption="An effective fence has a flush or a non-temporal store pending. "
+    """Per operation: what is flushed, fenced, executed; how long it takes, how much memory."""
+    rows = [row for row in summary.rates if row.figures]
+    metrics = summary.metrics(rows, ("cost", "latency", "memory"))
+    return _metric_grid(
+        "Costs of one operation",
+        rows,
+        metrics,
+        "An effective fence has a flush or a non-temporal store pending. "
         "Flushes and fences come from a sample of their own, in which they are counted. "
         "Instructions are the machine's count (perf), or the mean of some hundred operations "
-        "that were stepped over; the driver's loop is included.",
-        optional=(
-            "peak MB", "max us", "reflushed", "nt lines", "all fences", "p99.9 ns", "instr. by",
-            "instr.",
-        ),
-    )  # fmt: skip
+        "that were stepped over; the driver's loop is included. docs/metrics.md defines each.",
+    )
 
 
-def _cost_cells(row: CostRow) -> list[str]:
-    maximum = None if row.max_ns is None else row.max_ns / 1000
-    peak = None if row.peak_bytes is None else row.peak_bytes / 1e6
-    share = "-" if row.reflush_ratio is None else f"{100 * row.reflush_ratio:.0f} %"
-    return [
-        row.workload,
-        str(row.threads),
-        row.allocator,
-        _figure(row.flushes, 2),
-        _figure(row.effective_fences, 2),
-        _figure(row.fences, 2),
-        _figure(row.nt_lines, 2),
-        share,
-        _figure(row.instructions, 0),
-        row.instructions_source or "-",
-        _figure(row.p50_ns, 0),
-        _figure(row.p99_ns, 0),
-        _figure(row.p999_ns, 0),
-        _figure(maximum, 0),
-        _figure(peak, 1),
-    ]
+def trial_grids(summary: Summary) -> list[Grid]:
+    """A table for each workload that is a trial."""
+    families = dict.fromkeys(row.family for row in summary.trials)
+    grids = []
+    for family in families:
+        rows = [row for row in summary.trials if row.family == family]
+        metrics = summary.metrics(rows, ("recovery", "memory"))
+        grids.append(_metric_grid(f"Trial {family}", rows, metrics, "Medians.", remarks=True))
+    return grids
+
+
+def _metric_grid(
+    title: str,
+    rows: Sequence[Row],
+    metrics: Sequence[Metric],
+    caption: str,
+    *,
+    remarks: bool = False,
+) -> Grid:
+    columns = ["workload", "threads", "allocator"]
+    for metric in metrics:
+        columns.append(metric.heading)
+        if metric.name == INSTRUCTIONS:
+            columns.append(INSTRUCTIONS_BY)
+    lightest_first = sorted(metrics, key=lambda metric: metric.weight)
+    optional = [metric.heading for metric in lightest_first]
+    if INSTRUCTIONS_BY in columns:
+        optional.insert(0, INSTRUCTIONS_BY)
+    return Grid(
+        title=title,
+        columns=columns + ([REMARKS] if remarks else []),
+        rows=[_metric_cells(row, metrics, remarks=remarks) for row in rows],
+        left=3,
+        strong=set(),
+        alarming={index for index, row in enumerate(rows) if remarks and row.error},
+        group=2,
+        caption=caption,
+        optional=tuple(optional[:-2]),
+    )
+
+
+def _metric_cells(row: Row, metrics: Sequence[Metric], *, remarks: bool) -> list[str]:
+    cells = [row.workload, str(row.threads), row.allocator]
+    for metric in metrics:
+        cells.append(metric.shown(row.median(metric.name)))
+        if metric.name == INSTRUCTIONS:
+            cells.append(row.instructions_source or "-")
+    return [*cells, _remarks(row)] if remarks else cells
+
+
+def overview_grids(run: Run, summary: Summary) -> list[Grid]:
+    """The same at a glance: a row for each allocator, a column for each workload and thread count."""
+    grids = [_overview(run, summary.rates, metric_named("ops_per_s"), "Throughput at a glance")]
+    durable = [row for row in summary.rates if "fences_per_op" in row.figures]
+    if durable:
+        title = "Effective fences of an operation"
+        grids.append(_overview(run, durable, metric_named("fences_per_op"), title))
+    return grids
+
+
+def _overview(run: Run, rows: Sequence[Row], metric: Metric, title: str) -> Grid:
+    cells = list(dict.fromkeys((row.workload, row.threads) for row in rows))
+    found = {(row.workload, row.threads, row.allocator): row for row in rows}
+    names = list(dict.fromkeys((row.allocator, row.kind) for row in rows))
+    names.sort(key=lambda name: KINDS.index(name[1]))
+
+    def figure(workload: str, threads: int, allocator: str) -> str:
+        row = found.get((workload, threads, allocator))
+        if row is None:
+            return ""
+        return "failed" if row.error and not row.figures else metric.shown(row.median(metric.name))
+
+    return Grid(
+        title=f"{title} ({metric.heading}; medians)",
+        columns=["allocator", "kind", *(f"{workload} x{threads}" for workload, threads in cells)],
+        rows=[
+            [name, kind, *(figure(workload, threads, name) for workload, threads in cells)]
+            for name, kind in names
+        ],
+        left=2,
+        strong=set(),
+        alarming=set(),
+        group=0,
+        caption=conditions(run),
+        pages=True,
+    )
 
 
 def survival_grid(run: Run) -> Grid:
@@ -162,6 +247,74 @@ def survival_grid(run: Run) -> Grid:
         alarming={i for i, v in enumerate(run.verdicts) if v.failed or v.errors or not v.cases},
         group=0,
         caption=f"seed {run.config.get('seed')}; a state is one crash that was recovered and checked",
+    )
+
+
+def power_grid(run: Run) -> Grid:
+    """Power failures: states legal, decided, tried; how fast."""
+    verdicts = [verdict for verdict in run.verdicts if verdict.power is not None]
+    return Grid(
+        title="States after a power failure",
+        columns=["allocator", "fault", "lens", "operations", "crash points", "complete", "legal",
+                 "decided", "checked", "distinct", "states/s"],
+        rows=[_power_cells(verdict, verdict.power) for verdict in verdicts if verdict.power],
+        left=3,
+        strong=set(),
+        alarming=set(),
+        group=1,
+        caption="legal: what the x86 model allows at all crash points; decided: the share of these that "
+        "a checked state stands for; complete: crash points of which every state is decided; "
+        "states/s: of a worker's CPU time.",
+        optional=("lens", "distinct", "complete", "operations"),
+    )  # fmt: skip
+
+
+def _power_cells(verdict: Verdict, power: PowerStates) -> list[str]:
+    share = power.covered / power.legal if power.legal else 0.0
+    rate = power.all_checked / power.cpu_seconds if power.cpu_seconds else 0.0
+    return [
+        verdict.allocator,
+        verdict.fault,
+        power.lens or "-",
+        str(power.operations),
+        str(power.crash_points),
+        str(power.complete_points) if power.legal else "-",
+        f"{power.legal:.3g}" if power.legal else "-",
+        f"{100 * share:.4g} %" if power.legal else "-",
+        str(power.checked),
+        str(power.distinct) if power.distinct else "-",
+        f"{rate:.0f}",
+    ]
+
+
+def power_cost_grid(run: Run) -> Grid:
+    """Where flushes and fences are spent without need."""
+    found = [
+        (verdict.allocator, cost)
+        for verdict in run.verdicts
+        for cost in (verdict.power.costs if verdict.power else [])
+    ]
+    return Grid(
+        title="Flushes and fences that need not be",
+        columns=["allocator", "finding", "where", "function", "times", "of"],
+        rows=[
+            [
+                name,
+                cost.kind,
+                f"{cost.file}:{cost.line}",
+                cost.function,
+                str(cost.times),
+                str(cost.of),
+            ]
+            for name, cost in found
+        ],
+        left=4,
+        strong=set(),
+        alarming=set(),
+        group=1,
+        caption="needless-flush: nothing to flush; needless-fence: nothing pending; reflush: the line "
+        "was among the last four flushed. Counted in the first history of each case.",
+        optional=("function",),
     )
 
 
@@ -182,7 +335,7 @@ def survival_cells(verdict: Verdict) -> list[str]:
     if verdict.stopped_early and verdict.planned:
         remarks.append(f"stopped early, {verdict.planned} were planned")
     if verdict.errors:
-        remarks.append(f"{verdict.errors} without verdict: {_short(verdict.error or '')}")
+        remarks.append(f"{verdict.errors} without verdict: {short(verdict.error or '')}")
     return [
         verdict.allocator,
         verdict.fault,
@@ -199,32 +352,78 @@ def _mops(rate: float) -> str:
     return f"{rate / 1e6:.3g}" if rate < 1e8 else f"{rate / 1e6:.0f}"
 
 
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _short(text: str) -> str:
+def short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= ERROR_WIDTH else line[: ERROR_WIDTH - 3] + "..."
 
 
 def draw(grid: Grid, console: Console) -> None:
-    """On a terminal, or as plain text elsewhere; narrow terminals get fewer columns."""
+    """On a terminal, or as plain text elsewhere; narrow terminals get fewer columns, or more
+    tables below each other."""
+    if grid.pages:
+        for page in _pages(grid, console.width):
+            console.print(_table(page, []))
+        return
     hidden: list[str] = []
     for column in grid.optional:
         if _width(grid, hidden) <= console.width:
             break
         hidden.append(column)
-    console.print(_table(grid, hidden))
+    if _width(grid, hidden) <= console.width:
+        console.print(_table(grid, hidden))
+    else:
+        for page in _pages(_without(grid, hidden), console.width):
+            console.print(_table(page, []))
     if hidden:
         console.print(f"A wider terminal also shows: {', '.join(hidden)}.", style="dim")
+
+
+def _without(grid: Grid, hidden: Sequence[str]) -> Grid:
+    kept = [index for index, column in enumerate(grid.columns) if column not in hidden]
+    return replace(
+        grid,
+        columns=[grid.columns[index] for index in kept],
+        rows=[[row[index] for index in kept] for row in grid.rows],
+        left=sum(1 for index in kept if index < grid.left),
+    )
+
+
+def _pages(grid: Grid, width: int) -> list[Grid]:
+    """The grid in parts that are no wider than that, as far as single columns allow."""
+    fixed = range(grid.left)
+    start = 1 + sum(3 + _column_width(grid, index) for index in fixed)
+    parts: list[list[int]] = [[]]
+    used = start
+    for index in range(grid.left, len(grid.columns)):
+        needed = 3 + _column_width(grid, index)
+        if parts[-1] and used + needed > width:
+            parts.append([])
+            used = start
+        parts[-1].append(index)
+        used += needed
+    pages = []
+    for number, part in enumerate(parts):
+        shown = [*fixed, *part]
+        pages.append(
+            replace(
+                grid,
+                title=grid.title if number == 0 else "",
+                columns=[grid.columns[index] for index in shown],
+                rows=[[row[index] for index in shown] for row in grid.rows],
+                caption=grid.caption if number == len(parts) - 1 else "",
+            )
+        )
+    return pages
 
 
 def _column_width(grid: Grid, index: int) -> int:
     """So that no figure and no word of the heading is cut."""
     texts = grid.columns[index].split()
+    cells = [row[index] for row in grid.rows]
     if grid.columns[index] != REMARKS:
-        texts += [row[index] for row in grid.rows]
+        texts += cells
+    else:  # enough to be read in some lines
+        texts += [text[:REMARKS_WIDTH] for text in cells]
     return max(len(text) for text in texts)
 
 
@@ -236,12 +435,13 @@ def _width(grid: Grid, hidden: list[str]) -> int:
 
 def _table(grid: Grid, hidden: list[str]) -> Table:
     shown = [index for index, column in enumerate(grid.columns) if column not in hidden]
-    table = Table(title=grid.title, caption=grid.caption or None, title_justify="left")
+    table = Table(title=grid.title or None, caption=grid.caption or None, title_justify="left")
     for index in shown:
         column = grid.columns[index]
         words = index < grid.left or column in (REMARKS, "best")
         width = None if column == REMARKS else _column_width(grid, index)
-        table.add_column(Text(column), justify="left" if words else "right", width=width)
+        justify: Literal["left", "right"] = "left" if words else "right"
+        table.add_column(Text(column), justify=justify, width=width, overflow="fold")
     for index, row in enumerate(grid.rows):
         style = "red" if index in grid.alarming else "bold green" if index in grid.strong else None
         following = grid.rows[index + 1] if index + 1 < len(grid.rows) else row

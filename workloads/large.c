@@ -36,7 +36,7 @@ static void place(struct nvd_worker *worker, void *slot)
     uint64_t size =
         values[MIN_SIZE] + nvd_draw(worker, values[MAX_SIZE] - values[MIN_SIZE] + 1);
     if (nvd_alloc(worker, slot, size))
-        nvd_touch(worker, slot);
+        nvd_touch(worker, slot, size);
 }
 
 static void setup(struct nvd_worker *worker)

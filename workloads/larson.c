@@ -60,9 +60,10 @@ static void fill_range(struct nvd_worker *worker, size_t range)
     const size_t slots = worker->values[SLOTS_PER_THREAD];
     for (size_t i = 0; i < slots && nvd_running(worker); i++) {
         void *slot = nvd_slot(worker, range * slots + i);
-        if (!nvd_alloc(worker, slot, draw_size(worker)))
+        const uint64_t size = draw_size(worker);
+        if (!nvd_alloc(worker, slot, size))
             return;
-        nvd_touch(worker, slot);
+        nvd_touch(worker, slot, size);
     }
 }
 
@@ -92,8 +93,9 @@ static void run(struct nvd_worker *worker)
         void *slot = nvd_slot(worker, server->range * slots + nvd_draw(worker, slots));
         if (nvd_kept_full(worker, slot) && !nvd_free(worker, slot))
             return;
-        if (nvd_alloc(worker, slot, draw_size(worker)))
-            nvd_touch(worker, slot);
+        const uint64_t size = draw_size(worker);
+        if (nvd_alloc(worker, slot, size))
+            nvd_touch(worker, slot, size);
         if (--server->left == 0) {
             server->left = worker->values[EPOCH];
             /* Release what was done to this range's slots, acquire what was

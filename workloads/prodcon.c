@@ -36,8 +36,6 @@ struct side {
     bool draining;  /* of a thread alone */
 };
 
-#define SPINS 128
-
 static size_t slot_count(const uint64_t *values, unsigned threads)
 {
     return values[RING] * ((threads + 1) / 2);
@@ -49,18 +47,6 @@ static size_t shared_size(const uint64_t *values, unsigned threads)
     return sizeof(struct ring) * ((threads + 1) / 2);
 }
 
-static void pause_briefly(unsigned *spins)
-{
-    if (++*spins < SPINS) {
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
-    } else {
-        *spins = 0;
-        sched_yield();
-    }
-}
-
 static void produce(struct nvd_worker *worker, struct ring *ring, size_t base)
 {
     struct side *side = worker->state;
@@ -70,7 +56,7 @@ static void produce(struct nvd_worker *worker, struct ring *ring, size_t base)
         if (side->own - side->other == length) {
             side->other = atomic_load_explicit(&ring->tail, memory_order_acquire);
             if (side->own - side->other == length) {
-                pause_briefly(&spins);
+                nvd_pause(&spins);
                 continue;
             }
         }
@@ -79,7 +65,7 @@ static void produce(struct nvd_worker *worker, struct ring *ring, size_t base)
             sched_yield(); /* the consumer has to free something first */
             continue;
         }
-        nvd_touch(worker, slot);
+        nvd_touch(worker, slot, size);
         side->at = side->at + 1 == length ? 0 : side->at + 1;
         atomic_store_explicit(&ring->head, ++side->own, memory_order_release);
     }
@@ -94,7 +80,7 @@ static void consume(struct nvd_worker *worker, struct ring *ring, size_t base)
         if (side->own == side->other) {
             side->other = atomic_load_explicit(&ring->head, memory_order_acquire);
             if (side->own == side->other) {
-                pause_briefly(&spins);
+                nvd_pause(&spins);
                 continue;
             }
         }
@@ -120,7 +106,7 @@ static void alternate(struct nvd_worker *worker, size_t base)
             void *slot = nvd_slot(worker, base + side->own);
             bool filled = nvd_alloc(worker, slot, size);
             if (filled) {
-                nvd_touch(worker, slot);
+                nvd_touch(worker, slot, size);
                 side->own++;
             }
             side->draining = side->own == length || (!filled && side->own > 0);

@@ -52,16 +52,18 @@ static bool renew(struct nvd_worker *worker, void *slot)
 {
     if (nvd_kept_full(worker, slot) && !nvd_free(worker, slot))
         return false;
-    if (nvd_alloc(worker, slot, draw_size(worker)))
-        nvd_touch(worker, slot);
+    const uint64_t size = draw_size(worker);
+    if (nvd_alloc(worker, slot, size))
+        nvd_touch(worker, slot, size);
     return true;
 }
 
 static bool flash(struct nvd_worker *worker, void *slot)
 {
-    if (!nvd_alloc(worker, slot, draw_size(worker)))
+    const uint64_t size = draw_size(worker);
+    if (!nvd_alloc(worker, slot, size))
         return true;
-    nvd_touch(worker, slot);
+    nvd_touch(worker, slot, size);
     return nvd_free(worker, slot);
 }
 
@@ -71,9 +73,10 @@ static void setup(struct nvd_worker *worker)
     size_t base = worker->index * slots;
     for (size_t i = 1; i < slots && nvd_running(worker); i++) {
         void *slot = nvd_slot(worker, base + i);
-        if (!nvd_alloc(worker, slot, draw_size(worker)))
+        const uint64_t size = draw_size(worker);
+        if (!nvd_alloc(worker, slot, size))
             return;
-        nvd_touch(worker, slot);
+        nvd_touch(worker, slot, size);
     }
 }
 

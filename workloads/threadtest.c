@@ -39,7 +39,7 @@ static void fill(struct nvd_worker *worker, struct batch *batch, size_t base)
             batch->emptying = true;
             break;
         }
-        nvd_touch(worker, slot);
+        nvd_touch(worker, slot, size);
     }
     batch->filled = next;
     batch->emptying |= next == objects;

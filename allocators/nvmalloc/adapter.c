@@ -30,6 +30,8 @@ struct nvc_heap {
     struct slot_table *table;
     bool in_dram; /* the table */
     bool gc;      /* and slots are filled by plain stores */
+    bool attached;
+    size_t max_bytes; /* to which the file may grow; 0: not asked yet */
 };
 
 /* Whether the options hold key=value; missing options are the defaults. */
@@ -126,6 +128,8 @@ static int adapter_attach(void *base, size_t size, const struct nvc_options *opt
     int error = nvm_attach(base, size, NULL, &heap);
     if (error == 0 && (error = wrap(heap, options, out)) != 0)
         nvm_detach(heap);
+    if (error == 0)
+        (*out)->attached = true;
     return error;
 }
 
@@ -160,10 +164,19 @@ static void *adapter_slots(struct nvc_heap *heap, size_t *count)
     return heap->table->slots;
 }
 
+/* Where blocks lie, now and when the file has grown: others keep what they are told. */
 static struct nvc_block adapter_range(struct nvc_heap *heap)
 {
     struct nvc_block range;
     nvm_range(heap->heap, &range.address, &range.usable);
+    if (heap->attached) /* it can't grow past its image */
+        return range;
+    if (heap->max_bytes == 0) {
+        struct nvm_heap_stats stats;
+        nvm_stats(heap->heap, &stats);
+        heap->max_bytes = stats.max_bytes;
+    }
+    range.usable = heap->max_bytes;
     return range;
 }
 

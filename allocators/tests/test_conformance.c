@@ -739,6 +739,8 @@ int main(int argc, char **argv)
         HEAP_TEST(a_closed_heap_keeps_everything),
         HEAP_TEST(a_full_heap_works_on),
         HEAP_TEST(a_drained_heap_serves_large_blocks),
+    };
+    const struct CMUnitTest consistent[] = {
         HEAP_TEST(a_killed_heap_keeps_what_was_acknowledged),
     };
     const struct CMUnitTest transient[] = {
@@ -748,6 +750,10 @@ int main(int argc, char **argv)
     failed += contract_can(&contract, NVC_PERSISTENT)
                   ? cmocka_run_group_tests(persistent, NULL, NULL)
                   : cmocka_run_group_tests(transient, NULL, NULL);
+    if (contract_can(&contract, NVC_PERSISTENT) &&
+        contract.adapter->consistency != NVC_CONSISTENCY_NONE) {
+        failed += cmocka_run_group_tests(consistent, NULL, NULL);
+    }
     contract_unload(&contract);
     return failed == 0 ? 0 : 1;
 }

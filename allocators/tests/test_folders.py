@@ -61,7 +61,7 @@ class FoldersTest(unittest.TestCase):
 
     def test_a_line_has_every_column(self) -> None:
         path = self.folder("tree/one")
-        line = f"one|{path}|{{}}|{path}/adapter.c|libfoo;bar-2.0|baz|nvmalloc|FOO=a=b\n"
+        line = f"one|{path}|{{}}|{path}/adapter.c|libfoo;bar-2.0|baz|nvmalloc|FOO=a=b||volatile\n"
         self.assertEqual(run("list", "--in-tree", path.parent).stdout, line.format("in-tree"))
         self.assertEqual(run("list", path).stdout, line.format("outside"))
 

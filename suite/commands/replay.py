@@ -13,6 +13,7 @@ from suite.cases import CaseFile, load_case, replay_case
 from suite.commands.options import positive
 from suite.errors import CorrectnessFailure, Interrupted, NothingMeasured
 from suite.output import print_json, print_text
+from suite.powerfail import replay_power_case
 from suite.project import project_root
 from suite.session import Session, open_session
 
@@ -47,7 +48,6 @@ def replay(options: ReplayOptions) -> int:
         required=True,
         space_bytes=HEAP_SPACE,
         space_for="a replay",
-        calibrate=False,
     ) as session:
         try:
             verdicts = _replay(session, folder, case, allocator, options)
@@ -72,7 +72,10 @@ def _replay(
 ) -> list[dict[str, object]]:
     verdicts: list[dict[str, object]] = []
     for number in range(1, options.times + 1):
-        answer = replay_case(session.driver, folder, case, allocator)
+        if case.traced:
+            answer = replay_power_case(session.driver, folder, allocator, case.timeout_s)
+        else:
+            answer = replay_case(session.driver, folder, case, allocator)
         if answer.result is None:
             raise NothingMeasured(
                 f"The replay of {folder} gave no verdict: {answer.error}. Expected the verdict "
@@ -81,7 +84,8 @@ def _replay(
             )
         verdicts.append(answer.result)
         if not options.json_output:
-            kind, detail = answer.result.get("verdict"), answer.result.get("detail") or ""
+            kind = answer.result.get("verdict")
+            detail = answer.result.get("explanation") or answer.result.get("detail") or ""
             print_text(f"{number} of {options.times}: {kind}{': ' if detail else ''}{detail}\n")
     return verdicts
 

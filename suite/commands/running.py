@@ -20,7 +20,7 @@ from suite.report import show
 from suite.results import SCHEMA, Run, RunFolder
 from suite.session import Session, say
 
-__all__ = ["problem_of", "recorded", "verdict_of_run"]
+__all__ = ["problem_of", "recorded", "reopened", "verdict_of_run"]
 
 
 @contextlib.contextmanager
@@ -44,7 +44,25 @@ def recorded(
         environment=session.environment,
         config=config,
     )
-    folder = RunFolder.create(parent, run)
+    with _kept(RunFolder.create(parent, run), session) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def reopened(path: Path, run: Run, session: Session) -> Iterator[RunFolder]:
+    """The folder of a run that goes on."""
+    samples = (
+        f"gone on with after {len(run.samples)} samples, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    )
+    run.environment.notes.append(samples)
+    run.interrupted, run.finished = False, None
+    with _kept(RunFolder(path if path.is_dir() else path.parent, run), session) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _kept(folder: RunFolder, session: Session) -> Iterator[RunFolder]:
+    run = folder.run
     folder.save()
     try:
         yield folder

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that only look: `doctor`, `list`, `report`, `inspect`, `schema`."""
+"""The commands that only look: `doctor`, `list`, `inspect`, `schema`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from rich.text import Text
 from suite.allocators import Allocator, discover
 from suite.build import BUILD_VARIABLE, Build
 from suite.commands.fault import FAULTS
-from suite.doctor import examine
+from suite.doctor import examine, overall
 from suite.errors import BadInput, EnvironmentMissing, nearest
 from suite.inspection import draw_inspection, inspect_heap
-from suite.output import print_json, print_text
+from suite.metrics import METRICS, Metric
+from suite.output import print_json
 from suite.project import project_root
-from suite.report import as_csv, as_markdown, show
-from suite.results import json_schema, load_run, newest_run
+from suite.results import json_schema
+from suite.standalone import Standalone, discover_standalone
+from suite.versions import Known, versions_of
 from suite.workloads import Workload, discover_workloads
 
-__all__ = ["doctor", "inspect", "listing", "report", "schema"]
+__all__ = ["doctor", "inspect", "listing", "schema"]
 
 GRADE_STYLE = {"good": "green", "fair": "yellow", "poor": "red", "missing": "bold red"}
-LISTS = ("allocators", "workloads", "faults")
+LISTS = ("allocators", "workloads", "faults", "metrics")
 PLAIN_WIDTH = 140
 
 
@@ -40,15 +42,19 @@ def doctor(pm: Path | None, *, json_output: bool) -> int:
     """What this machine offers; 3 when something that every run needs is missing."""
     checks = examine(project_root(), pm)
     missing = [check for check in checks if check.grade == "missing"]
+    verdict = overall(checks)
     if json_output:
-        print_json({"checks": [asdict(check) for check in checks]})
+        print_json({"overall": asdict(verdict), "checks": [asdict(check) for check in checks]})
     else:
         table = Table(title="This machine", title_justify="left")
         for column in ("what", "grade", "found", "what to change"):
             table.add_column(column, overflow="fold")
-        for check in checks:
+        for check in [*checks, verdict]:
             grade = Text(check.grade, style=GRADE_STYLE[check.grade])
-            table.add_row(Text(check.name), grade, Text(check.found), Text(check.advice))
+            last = check is checks[-1]
+            table.add_row(
+                Text(check.name), grade, Text(check.found), Text(check.advice), end_section=last
+            )
         _console().print(table)
     return EnvironmentMissing.exit_code if missing else 0
 
@@ -62,20 +68,24 @@ def listing(what: str | None, allocator_paths: Sequence[Path], *, json_output: b
     root = project_root()
     wanted = [what] if what else list(LISTS)
     allocators = discover(root, allocator_paths).all() if "allocators" in wanted else []
-    workloads = list(discover_workloads(root).values()) if "workloads" in wanted else []
+    workloads: list[Workload | Standalone] = []
+    if "workloads" in wanted:
+        workloads = [*discover_workloads(root).values(), *discover_standalone(root).values()]
+    versions = versions_of(root, allocators)
     if json_output:
         documents = {
-            "allocators": [_allocator_document(allocator) for allocator in allocators],
+            "allocators": [_allocator_document(allocator, versions) for allocator in allocators],
             "workloads": [
                 workload.model_dump(mode="json", by_alias=True) for workload in workloads
             ],
             "faults": [{"name": name, "summary": text} for name, text in FAULTS.items()],
+            "metrics": [_metric_document(metric) for metric in METRICS],
         }
         print_json({name: documents[name] for name in wanted})
         return 0
     console = _console()
     if allocators:
-        console.print(_allocator_table(allocators))
+        console.print(_allocator_table(allocators, versions))
     if workloads:
         console.print(_workload_table(workloads))
     if "faults" in wanted:
@@ -83,86 +93,72 @@ def listing(what: str | None, allocator_paths: Sequence[Path], *, json_output: b
         for name, text in FAULTS.items():
             table.add_row(name, text)
         console.print(table)
+    if "metrics" in wanted:
+        table = Table("metric", "unit", "what it is", title="Metrics", title_justify="left")
+        for metric in METRICS:
+            table.add_row(metric.name, metric.unit, Text(metric.definition))
+        console.print(table)
     return 0
 
 
-def _allocator_document(allocator: Allocator) -> dict[str, object]:
+def _metric_document(metric: Metric) -> dict[str, object]:
+    return {
+        "name": metric.name,
+        "heading": metric.heading,
+        "unit": metric.unit,
+        "direction": metric.direction,
+        "model": metric.model,
+        "definition": metric.definition,
+        "source": metric.source,
+        "judged": metric.judged,
+    }
+
+
+def _allocator_document(allocator: Allocator, versions: dict[str, Known]) -> dict[str, object]:
+    known = versions.get(allocator.name, Known())
     return {
         "name": allocator.name,
         "base": allocator.base,
         "kind": "persistent" if allocator.persistent else "volatile",
         "consistency": allocator.consistency,
+        "stands_as": allocator.stands_as,
         "options": allocator.options,
+        "fault_options": allocator.fault_options,
+        "version": known.version or None,
+        "built": known.built or None,
+        "workloads": allocator.workloads,
         "summary": allocator.summary,
         "folder": str(allocator.folder),
     }
 
 
-def _allocator_table(allocators: Sequence[Allocator]) -> Table:
-    table = Table(
-        "allocator", "kind", "consistency", "what it is", title="Allocators", title_justify="left"
-    )
+def _allocator_table(allocators: Sequence[Allocator], versions: dict[str, Known]) -> Table:
+    table = Table(title="Allocators", title_justify="left")
+    for column in ("allocator", "kind", "consistency", "version", "what it is; how it was built"):
+        table.add_column(column, overflow="fold")
     for allocator in allocators:
+        known = versions.get(allocator.name, Known())
+        text = "\n".join(part for part in (allocator.summary, known.built) if part)
         table.add_row(
             allocator.name,
             "persistent" if allocator.persistent else "volatile",
             allocator.consistency,
-            Text(allocator.summary),
+            Text(known.version or "not here"),
+            Text(text),
         )
     return table
 
 
-def _workload_table(workloads: Sequence[Workload]) -> Table:
-    table = Table("workload", "heap", "what it does", title="Workloads", title_justify="left")
+def _workload_table(workloads: Sequence[Workload | Standalone]) -> Table:
+    table = Table(
+        "workload", "kind", "heap", "what it does", title="Workloads", title_justify="left"
+    )
     for workload in workloads:
-        table.add_row(workload.name, str(workload.heap), Text(workload.summary))
+        summary = workload.summary
+        if isinstance(workload, Standalone):
+            summary += f" ({', '.join(workload.subjects)})"
+        table.add_row(workload.name, workload.kind, str(workload.heap or "-"), Text(summary))
     return table
-
-
-def report(
-    run_path: Path | None,
-    *,
-    markdown: bool,
-    csv: bool,
-    html: Path | None,
-    baseline: str | None,
-    json_output: bool,
-) -> int:
-    """A run's tables again, in another form."""
-    if html is not None:
-        raise BadInput(
-            "--html is not available in this version of nvcrucible. Use --markdown, --csv or "
-            "--json; an HTML report comes with a later one."
-        )
-    if sum((markdown, csv, json_output)) > 1:
-        raise BadInput(
-            "More than one of --markdown, --csv and --json was stated. Expected one form at a time."
-        )
-    path = run_path
-    if path is None:
-        parent = project_root() / "results"
-        path = newest_run(parent)
-        if path is None:
-            raise BadInput(
-                f"{parent} holds no run yet. Expected the folder of a run. Run `nvcrucible bench`, or "
-                "name a run's folder."
-            )
-    run = load_run(path)
-    if baseline is not None and baseline not in run.config.get("allocators", []):
-        known = [str(name) for name in run.config.get("allocators", [])]
-        raise BadInput(
-            f"--baseline {baseline}: that run has no allocator '{baseline}'"
-            f"{nearest(baseline, known)} It has: {', '.join(known)}."
-        )
-    if json_output:
-        print_json(run.document())
-    elif markdown:
-        print_text(as_markdown(run, baseline))
-    elif csv:
-        print_text(as_csv(run, baseline))
-    else:
-        show(run, path if path.is_dir() else path.parent, baseline)
-    return 0
 
 
 def inspect(heap: Path, *, json_output: bool) -> int:

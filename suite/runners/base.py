@@ -63,8 +63,8 @@ class Job:
     """CPUs that the job may use; empty: all that we may use."""
     memory_bytes: int | None = None
     """Memory limit, heap file on tmpfs included where the runner can (cgroup)."""
-    image: str = "bookworm"
-    """Base OS that the job wants; only runners with images look at it."""
+    image: str = "job"
+    """The image that holds `program` (`suite.images`); only runners with images look at it."""
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,11 @@ import requests.exceptions
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
-from suite.build import Build
+from suite.allocators import COMMON_IMAGE
+from suite.build import RECIPE, Build, Recipe
 from suite.engine import connect_engine, inspect_image
 from suite.errors import CrucibleError, EnvironmentMissing, RunnerUnavailable
-from suite.images import IMAGE_HOME, SOURCE_LABEL, TARGETS, source_checksum
+from suite.images import IMAGE_HOME, SOURCE_LABEL, TARGETS, all_targets, source_checksum
 from suite.project import project_root
 from suite.runners.base import Job, LineSink, Outcome, Runner, RunningJob
 
@@ -107,7 +108,9 @@ class DockerRunner:
 
     def __init__(self, client: docker.APIClient, root: Path) -> None:
         self._client = client
-        self._image_id = _current_image(client, root)
+        self._root = root
+        self._image_id = _current_image(client, root, COMMON_IMAGE)
+        self._other_images: dict[str, str] = {}
         self._build = _read_build(client, self._image_id)
         self._run = secrets.token_hex(6)
         self._numbers = itertools.count(1)
@@ -166,7 +169,7 @@ class DockerRunner:
         if job.preload:
             environment["LD_PRELOAD"] = ":".join(str(library) for library in job.preload)
         return {
-            "image": self._image_id,
+            "image": self._image_of(job),
             "name": f"nvcrucible-{self._run}-{number}",
             "labels": {RUN_LABEL: self._run, OWNER_LABEL: _identity(os.getpid())},
             "entrypoint": [TINI, "--", str(job.program)],
@@ -178,6 +181,19 @@ class DockerRunner:
             "host_config": self._host_config(job),
         }
 
+    def _image_of(self, job: Job) -> str:
+        """Raises `EnvironmentMissing` when an allocator's own image can't be had."""
+        if job.image == COMMON_IMAGE:
+            return self._image_id
+        with self._lock:
+            if job.image not in self._other_images:
+                try:
+                    found = _current_image(self._client, self._root, job.image)
+                except RunnerUnavailable as error:
+                    raise EnvironmentMissing(str(error)) from error
+                self._other_images[job.image] = found
+            return self._other_images[job.image]
+
     def _host_config(self, job: Job) -> dict[str, Any]:
         """Every limit of a job's container (invariant 1)."""
         memory = job.memory_bytes if job.memory_bytes is not None else _machine_memory() * 3 // 4
@@ -185,7 +201,7 @@ class DockerRunner:
         mounts = [_bind(job.pm_dir, read_only=False), _bind(job.work_dir, read_only=False)]
         for folder in (*job.read_only, *job.preload):
             if folder.is_relative_to(self._build.root):
-                continue  # the image has it
+                continue  # the common image has it, and no other has use for it
             mount = _bind(folder, read_only=True)
             if mount not in mounts:
                 mounts.append(mount)
@@ -422,13 +438,18 @@ def _brief_life(state: dict[str, Any]) -> float | None:
 # --- The image ----------------------------------------------------------------------------
 
 
-def _current_image(client: docker.APIClient, root: Path) -> str:
-    target = TARGETS["job"]
+def _current_image(client: docker.APIClient, root: Path, name: str) -> str:
+    target = all_targets(root).get(name)
+    if target is None:
+        raise RunnerUnavailable(
+            f"There is no image '{name}', which an allocator asks for. Expected a Dockerfile in its "
+            f"folder under {root / 'allocators'}. Add one, or use --runner local."
+        )
     image = inspect_image(client, target.tag)
     if image is None:
         raise RunnerUnavailable(
-            f"The engine has no image {target.tag}. Run `make images` (or `make bench`, which does "
-            "so first), or use --runner local."
+            f"The engine has no image {target.tag}. Run `make images` (or `make bench`, which makes "
+            "it first), or use --runner local."
         )
     labels = image.get("Config", {}).get("Labels") or {}
     if labels.get(SOURCE_LABEL) != source_checksum(root, target):
@@ -456,6 +477,7 @@ def _read_build(client: docker.APIClient, image: str) -> Build:
 def _build_of(listing: tarfile.TarFile, folder: Path) -> Build:
     adapters: dict[str, Path] = {}
     skipped: dict[str, str] = {}
+    recipe = Recipe()
     for entry in listing.getmembers():
         path = PurePosixPath(entry.name)
         if len(path.parts) != 2:  # an adapter lies in build/allocators itself
@@ -465,7 +487,10 @@ def _build_of(listing: tarfile.TarFile, folder: Path) -> Build:
         elif path.name == "skipped.json":
             content = listing.extractfile(entry)
             skipped = json.load(content) if content is not None else {}
-    return Build(root=IMAGE_HOME / "build", adapters=adapters, skipped=skipped, in_image=True)
+        elif path.name == RECIPE:
+            content = listing.extractfile(entry)
+            recipe = Recipe.model_validate_json(content.read()) if content is not None else recipe
+    return Build(IMAGE_HOME / "build", adapters, skipped, in_image=True, recipe=recipe)
 
 
 # --- Containers ---------------------------------------------------------------------------

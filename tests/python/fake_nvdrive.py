@@ -78,7 +78,7 @@ def info(options: argparse.Namespace) -> None:
             "type": "info",
             "adapter": {
                 "name": Path(options.adapter).stem if options.adapter else "",
-                "capabilities": [adapter["kind"]],
+                "capabilities": [adapter["kind"], *adapter.get("capabilities", [])],
                 "min_size": 1 << 20,
                 "library_version": "1.0",
             },
@@ -106,9 +106,17 @@ def bench(options: argparse.Namespace) -> None:
             "ops_per_s": float(ops * 1000), "instructions": None if "step" in adapter else 250 * ops,
             "latency": {"counts": [[100, 990], [1000, 9], [5000, 1]], "max_ns": 5000, "samples": 1000},
             "events": events if options.observe and persistent else None,
+            "device": device_of(options, ops),
             "peak_bytes": 2048, "live_bytes": 1024,
         }
     )  # fmt: skip
+
+
+def device_of(options: argparse.Namespace, ops: int) -> dict[str, Any] | None:
+    if options.device is None:
+        return None
+    name = dict(part.split("=") for part in options.device.split(","))["name"]
+    return {"name": name, "delayed_ns": 50 * ops, "ops": ops}
 
 
 def step(options: argparse.Namespace, behaviour: str) -> None:
@@ -197,6 +205,7 @@ def main() -> None:
         "dir",
         "work",
         "journal",
+        "device",
     ]
     for name in texts:
         parser.add_argument(f"--{name}")

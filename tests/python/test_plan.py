@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from suite.allocators import Allocator, AllocatorFile
 from suite.plan import bench_plan, derive_seed, stepping_plan
 from suite.results import Metrics, Sample
+from suite.variants import Variant, variants_of
 from suite.workloads import Workload
 
 
@@ -24,8 +25,10 @@ def allocator(name: str, persistent: bool) -> Allocator:
     return Allocator(name, name, file, Path("/none"), False, "", persistent, "none", "")
 
 
-def workload(name: str) -> Workload:
-    return Workload.model_validate({"schema": 1, "name": name, "heap": "1M"})
+def workload(name: str) -> Variant:
+    made = Workload.model_validate({"schema": 1, "name": name, "heap": "1M"})
+    (variant,) = variants_of([made], "default")
+    return variant
 
 
 ALLOCATORS = [allocator("a", True), allocator("b", False), allocator("c", True)]
@@ -44,6 +47,14 @@ def test_every_sample_is_planned_once(seed: int, repeats: int) -> None:
             for threads in (1, 2):
                 assert counts[each.name, load, threads, False] == repeats
                 assert counts[each.name, load, threads, True] == (1 if each.persistent else 0)
+
+
+@given(seeds)
+def test_a_short_profile_counts_costs_on_the_first_number_of_threads(seed: int) -> None:
+    plan = bench_plan(ALLOCATORS, WORKLOADS, [2, 1], 2, seed, observe_all=False)
+    observed = Counter((cell.allocator.name, cell.threads) for cell in plan if cell.observed)
+    assert observed == {("a", 2): 2, ("c", 2): 2}
+    assert sum(not cell.observed for cell in plan) == 3 * 2 * 2 * 2
 
 
 @given(seeds)

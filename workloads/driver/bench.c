@@ -44,7 +44,8 @@ struct seat {
     uint64_t minor_faults, major_faults;
     bool has_instructions;
     uint64_t instructions;
-    uint64_t slot_bytes; /* of a sweep */
+    uint64_t slot_bytes;      /* of a sweep: usable bytes of the slots' blocks */
+    uint64_t requested_bytes; /* of a sweep: what was asked for and is live */
 };
 
 struct crew {
@@ -98,12 +99,18 @@ static void enter(struct seat *seat)
     }
 }
 
-/* Every full slot's block must hold what nvd_touch() put there last: the
-   address of this very slot.  If not, two slots share memory. */
+/* Every full slot's block must hold what nvd_touch() put there last: the mark of
+   this very slot.  If not, two slots share memory. */
 static void sweep(struct seat *seat)
 {
     struct nvd_worker *worker = &seat->worker;
-    seat->slot_bytes = 0;
+    const struct nvd_workload *workload = seat->crew->request->workload;
+    seat->slot_bytes = seat->requested_bytes = 0;
+    if (workload->verify != NULL) {
+        seat->slot_bytes = UINT64_MAX;
+        workload->verify(worker, &seat->requested_bytes);
+        return;
+    }
     for (size_t i = 0; i < worker->run->slot_count; i++) {
         const void *slot = nvd_slot(worker, i);
         struct nvc_block block = worker->read(worker->heap, slot);
@@ -111,13 +118,16 @@ static void sweep(struct seat *seat)
             continue;
         seat->slot_bytes += block.usable;
         uint64_t found = *(const uint64_t *)block.address;
-        if (found != (uintptr_t)slot) {
+        size_t size = (size_t)(found >> 32);
+        uint64_t expected = nvd_mark(slot, size);
+        seat->requested_bytes += size;
+        if (found != expected || size > block.usable) {
             char message[160];
             snprintf(
                 message, sizeof message,
-                "the block of slot %zu was overwritten: found %#llx, expected %#llx; "
-                "it may have been handed out twice",
-                i, (unsigned long long)found, (unsigned long long)(uintptr_t)slot);
+                "the block of slot %zu was overwritten: found %#llx, expected %#llx in "
+                "its low half; it may have been handed out twice",
+                i, (unsigned long long)found, (unsigned long long)expected & UINT32_MAX);
             nvd_worker_fail(worker, "sweep", 0, message);
             return;
         }
@@ -145,7 +155,7 @@ static void work(struct seat *seat, int counter)
 {
     const struct nvd_workload *workload = seat->crew->request->workload;
     struct nvd_worker *worker = &seat->worker;
-    worker->allocs = worker->frees = worker->failed_allocs = 0;
+    worker->allocs = worker->frees = worker->requests = worker->failed_allocs = 0;
     worker->storm_length = 0;
     switch (seat->crew->window) {
     case WINDOW_SETUP:
@@ -259,6 +269,7 @@ static void sum_throughput(const struct crew *crew, struct nvd_bench_result *res
         cpu += seat->cpu_ns;
         result->allocs += seat->worker.allocs;
         result->frees += seat->worker.frees;
+        result->requests += seat->worker.requests;
         result->failed_allocs += seat->worker.failed_allocs;
         result->has_instructions &= seat->has_instructions;
         result->instructions += seat->instructions;
@@ -267,7 +278,10 @@ static void sum_throughput(const struct crew *crew, struct nvd_bench_result *res
     }
     result->seconds = (double)(end - begin) / 1e9;
     result->cpu_seconds = (double)cpu / 1e9;
-    result->event_ops += result->allocs + result->frees;
+    result->ops = crew->request->workload->counts_requests
+                      ? result->requests
+                      : result->allocs + result->frees;
+    result->event_ops += result->ops;
 }
 
 static int throughput(struct crew *crew, struct nvd_bench_result *result)
@@ -282,11 +296,13 @@ static int throughput(struct crew *crew, struct nvd_bench_result *result)
     note_used(result, &result->stats);
     uint64_t now, peak;
     result->has_resident = nvd_resident_read(&now, &peak);
-    if (result->has_resident)
-        result->resident_peak =
-            peak > request->resident_base ? peak - request->resident_base : 0;
+    if (result->has_resident) {
+        const uint64_t base = request->resident_base;
+        result->resident_peak = peak > base ? peak - base : 0;
+        result->resident = now > base ? now - base : 0;
+    }
     sum_throughput(crew, result);
-    if (result->allocs + result->frees == 0) {
+    if (result->ops == 0) {
         bool full = result->failed_allocs > 0;
         nvd_emit_error("bench", full ? ENOMEM : 0,
                        full
@@ -298,6 +314,7 @@ static int throughput(struct crew *crew, struct nvd_bench_result *result)
     }
     code = hold(crew, WINDOW_SWEEP, -1);
     result->slot_bytes = crew->seats[0].slot_bytes;
+    result->requested_bytes = crew->seats[0].requested_bytes;
     return code;
 }
 
@@ -319,7 +336,9 @@ static int latency(struct crew *crew, struct nvd_bench_result *result)
         struct nvd_worker *worker = &crew->seats[i].worker;
         if (code == NVD_OK)
             nvd_latency_add(result->latency, worker->latency);
-        result->event_ops += worker->allocs + worker->frees;
+        result->event_ops += crew->request->workload->counts_requests
+                                 ? worker->requests
+                                 : worker->allocs + worker->frees;
         free(worker->latency);
         worker->latency = NULL;
     }
@@ -493,6 +512,7 @@ static int step(struct crew *crew, struct seat *seat, struct nvd_bench_result *r
         request->adapter->stats(request->heap, &result->stats);
         sweep(seat);
         result->slot_bytes = seat->slot_bytes;
+        result->requested_bytes = seat->requested_bytes;
     }
     if (worker->where == NULL)
         nvd_stepping_driver(&how, workload, worker, &result->stepped);
@@ -548,6 +568,8 @@ int nvd_bench_run(const struct nvd_bench_request *request,
     }
     for (unsigned i = 0; crew->seats != NULL && i < request->threads; i++)
         free(crew->seats[i].worker.state);
+    if (request->workload->finish != NULL && crew->run.shared != NULL)
+        request->workload->finish(&crew->run);
     free(crew->run.shared);
     put_memory(request, crew->seats);
     put_memory(request, crew);

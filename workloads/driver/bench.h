@@ -37,6 +37,7 @@ struct nvd_bench_request {
     int cpu_count;
     double warmup_seconds, seconds, latency_seconds;
     bool observed;             /* nvd_events_observe() is in place */
+    bool delayed;              /* nvd_device_observe() is */
     uint64_t resident_base;    /* resident bytes before the heap was made */
     struct nvd_tracer *tracer; /* not NULL: step; for one thread, not observed */
     uint64_t step_budget;
@@ -47,15 +48,20 @@ struct nvd_bench_result {
     /* The throughput window; with a tracer only the stats after the last operation. */
     double seconds;     /* from the first worker's start to the last one's end */
     double cpu_seconds; /* CPU time of the workers in it */
-    uint64_t allocs, frees, failed_allocs;
+    uint64_t allocs, frees, requests, failed_allocs;
+    uint64_t ops; /* requests, or allocs + frees: what the workload counts */
     bool has_instructions;
     uint64_t instructions;
     uint64_t minor_faults, major_faults;
     struct nvc_stats stats_before, stats; /* at its two ends */
-    uint64_t slot_bytes;                  /* usable bytes of all full slots, at its end */
+    /* Usable bytes of all full slots, at its end; UINT64_MAX if only the workload
+       knows its blocks. */
+    uint64_t slot_bytes;
+    uint64_t requested_bytes; /* what the application asked for and has, at its end */
     uint64_t used_peak; /* largest used_bytes at a window's end; UINT64_MAX: unknown */
     bool has_resident;
     uint64_t resident_peak; /* above resident_base, up to its end */
+    uint64_t resident;      /* likewise, at its end */
 
     uint64_t setup_failed_allocs;
 

@@ -6,6 +6,9 @@
  * ends (Ctrl-C included; a SIGKILL leaves it to whoever sent that), unless
  * --keep-heap.
  *
+ * A workload that is a trial (trial.h) has no windows: it is called once, and may start
+ * this command again for its stages (--stage, for its own use).
+ *
  * With --step-instructions the sample is taken by a traced child, which does all
  * that this process does otherwise, from loading the adapter to printing the
  * result.  Its tracer, this process, only steps it, says so if it does not come
@@ -13,6 +16,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,8 +25,11 @@
 #include <unistd.h>
 
 #include "bench.h"
+#include "bench_result.h"
+#include "device.h"
 #include "driver.h"
 #include "resident.h"
+#include "trial.h"
 
 #define THREADS_MAX     1024
 #define ASSIGNMENTS_MAX 64
@@ -35,13 +42,16 @@
 _Static_assert(THREADS_MAX < NVD_EVENT_THREADS, "every worker gets a tracker");
 
 struct arguments {
-    const char *adapter, *workload, *heap, *extra;
+    const char *adapter, *workload, *heap, *extra, *stage, *input;
+    const char *const *words; /* all of them, as they came */
+    int word_count;
     uint64_t heap_size; /* 0: the workload's */
     uint64_t seed, threads;
     double warmup, seconds, latency_seconds;
     uint64_t step_budget; /* 0: don't step */
     double timeout;       /* of stepping */
-    bool observe, keep_heap;
+    bool observe, keep_heap, has_device;
+    struct nvd_device_figures device;
     int cpus[CPUS_MAX], cpu_count;
     const char *assignments[ASSIGNMENTS_MAX];
     size_t assignment_count;
@@ -49,10 +59,11 @@ struct arguments {
 
 static const char help[] =
     "usage: nvdrive bench --adapter SO --workload W [OPTION...]\n"
-    "  --heap PATH             the heap file to make; not needed by volatile adapters\n"
+    "  --heap PATH             the heap file to make; not needed by adapters of DRAM\n"
     "  --heap-size BYTES       its size (K, M, G); default: the workload's\n"
     "  --options EXTRA         the adapter's key=value,...\n"
     "  --param KEY=VALUE       of the workload; may be repeated\n"
+    "  --input FILE            what the workload reads (replay: a trace)\n"
     "  --threads N             1\n"
     "  --cpus LIST             thread i runs on the list's i-th CPU, round and round\n"
     "  --seed N                1\n"
@@ -60,6 +71,7 @@ static const char help[] =
     "  --seconds S             1\n"
     "  --latency-seconds S     0.5; 0: no latency window\n"
     "  --observe               count persistence events\n"
+    "  --device FIGURES        delay persistence events as that device would (device.h)\n"
     "  --step-instructions N   no windows: step over some operations and count their\n"
     "                          instructions; N steps, if one pass takes no more\n"
     "  --timeout S             120; of --step-instructions\n"
@@ -82,6 +94,9 @@ enum option_id {
     OPTION_KEEP,
     OPTION_STEP,
     OPTION_TIMEOUT,
+    OPTION_STAGE,
+    OPTION_INPUT,
+    OPTION_DEVICE,
     OPTION_HELP,
 };
 
@@ -102,6 +117,9 @@ static const struct option options[] = {
     {"keep-heap", no_argument, NULL, OPTION_KEEP},
     {"step-instructions", required_argument, NULL, OPTION_STEP},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
+    {"stage", required_argument, NULL, OPTION_STAGE},
+    {"input", required_argument, NULL, OPTION_INPUT},
+    {"device", required_argument, NULL, OPTION_DEVICE},
     {"help", no_argument, NULL, OPTION_HELP},
     {0},
 };
@@ -126,6 +144,15 @@ static bool take_option(struct arguments *to, int option, const char *value)
         return true;
     case OPTION_HEAP_SIZE:
         return nvd_parse_size(value, &to->heap_size) && to->heap_size > 0;
+    case OPTION_STAGE:
+        to->stage = value;
+        return true;
+    case OPTION_INPUT:
+        to->input = value;
+        return true;
+    case OPTION_DEVICE:
+        to->has_device = true;
+        return nvd_device_parse(value, &to->device) == NULL;
     case OPTION_EXTRA:
         to->extra = value;
         return true;
@@ -182,9 +209,10 @@ static bool parse(int argc, char **argv, struct arguments *to)
         nvd_emit_error("usage", 0, "bench: --adapter and --workload are needed");
         return false;
     }
-    if (to->step_budget != 0 && (to->threads > 1 || to->observe)) {
-        nvd_emit_error("usage", 0,
-                       "bench: --step-instructions is for one thread, unobserved");
+    if (to->step_budget != 0 && (to->threads > 1 || to->observe || to->has_device)) {
+        nvd_emit_error(
+            "usage", 0,
+            "bench: --step-instructions is for one thread, unobserved, no device");
         return false;
     }
     return true;
@@ -205,6 +233,23 @@ static const struct nvd_workload *choose_workload(const struct arguments *argume
     const char *complaint = NULL;
     for (size_t i = 0; i < arguments->assignment_count && complaint == NULL; i++)
         complaint = nvd_workload_set(workload, values, arguments->assignments[i]);
+    if (workload->trial != NULL &&
+        (arguments->step_budget != 0 || arguments->observe || arguments->has_device))
+        complaint = "this workload is a trial: it is neither stepped nor observed";
+    if (workload->counts_requests && arguments->step_budget != 0)
+        complaint = "--step-instructions: it steps over allocations, and this workload "
+                    "counts something else";
+    if (workload->trial == NULL && arguments->stage != NULL)
+        complaint = "this workload has no stages";
+    if ((workload->input == NULL) != (arguments->input == NULL))
+        complaint = workload->input == NULL
+                        ? "--input: this workload reads no file"
+                        : "this workload reads a file: give --input FILE";
+    if (complaint == NULL && workload->input != NULL)
+        complaint = workload->input(arguments->input);
+    if (complaint == NULL && workload->max_threads != 0 &&
+        arguments->threads > workload->max_threads)
+        complaint = "--threads: more than this workload has use for";
     if (complaint == NULL && workload->check != NULL)
         complaint = workload->check(values, (unsigned)arguments->threads);
     if (complaint != NULL) {
@@ -247,35 +292,42 @@ static int emit_adapter_error(const struct nvc_adapter *adapter, const char *whe
     return NVD_ENVIRONMENT;
 }
 
+/* NVD_OK if a heap can be made; its file, if it has one, is ours to remove from now
+   on.  Else an exit code after an error line. */
+static int claim_heap(const struct arguments *arguments,
+                      const struct nvc_adapter *adapter, const struct nvc_options *wanted)
+{
+    struct stat status;
+    if (!nvd_adapter_in_file(adapter))
+        return NVD_OK;
+    if (arguments->heap == NULL) {
+        nvd_emit_error("usage", 0, "'%s' keeps its heap in a file: give --heap PATH",
+                       adapter->name);
+        return NVD_USAGE;
+    }
+    if (lstat(arguments->heap, &status) == 0) {
+        nvd_emit_error("create", EEXIST,
+                       "'%s' exists; bench makes a fresh heap and will not overwrite "
+                       "anything",
+                       arguments->heap);
+        return NVD_ENVIRONMENT;
+    }
+    if (wanted->size < adapter->min_size) {
+        nvd_emit_error("usage", EINVAL, "--heap-size %zu: '%s' needs at least %zu bytes",
+                       wanted->size, adapter->name, adapter->min_size);
+        return NVD_USAGE;
+    }
+    if (!arguments->keep_heap)
+        *doomed_heap = arguments->heap;
+    return NVD_OK;
+}
+
 /* NVD_OK and a heap, or an exit code after an error line. */
 static int make_heap(const struct arguments *arguments, const struct nvc_adapter *adapter,
                      const struct nvc_options *wanted, struct nvc_heap **heap)
 {
-    bool persistent = adapter->capabilities & NVC_PERSISTENT;
-    if (persistent) {
-        struct stat status;
-        if (arguments->heap == NULL) {
-            nvd_emit_error("usage", 0, "'%s' is persistent: give --heap PATH",
-                           adapter->name);
-            return NVD_USAGE;
-        }
-        if (lstat(arguments->heap, &status) == 0) {
-            nvd_emit_error("create", EEXIST,
-                           "'%s' exists; bench makes a fresh heap and will not "
-                           "overwrite anything",
-                           arguments->heap);
-            return NVD_ENVIRONMENT;
-        }
-        if (wanted->size < adapter->min_size) {
-            nvd_emit_error("usage", EINVAL,
-                           "--heap-size %zu: '%s' needs at least %zu bytes", wanted->size,
-                           adapter->name, adapter->min_size);
-            return NVD_USAGE;
-        }
-        if (!arguments->keep_heap)
-            *doomed_heap = arguments->heap;
-    }
-    int error = adapter->create(persistent ? arguments->heap : "", wanted, heap);
+    int error = adapter->create(nvd_adapter_in_file(adapter) ? arguments->heap : "",
+                                wanted, heap);
     if (error == EEXIST)
         *doomed_heap = NULL; /* somebody else's, made since we looked */
     return error == 0 ? NVD_OK : emit_adapter_error(adapter, "create", error);
@@ -289,198 +341,82 @@ static void remove_heap(void)
         fprintf(stderr, "nvdrive: cannot remove %s: %s\n", path, strerror(errno));
 }
 
-/* ---- the result document ---- */
-
-static struct json_object *number_or_null(uint64_t value)
-{
-    return value == UINT64_MAX ? NULL : json_object_new_uint64(value);
-}
-
-static void add_number(struct json_object *to, const char *key, uint64_t value)
-{
-    json_object_object_add(to, key, json_object_new_uint64(value));
-}
-
-static void add_text(struct json_object *to, const char *key, const char *value)
-{
-    json_object_object_add(to, key, value == NULL ? NULL : json_object_new_string(value));
-}
-
-static void add_double(struct json_object *to, const char *key, double value)
-{
-    json_object_object_add(to, key, json_object_new_double(value));
-}
-
-/* The keys that only the windows have an answer for, and only stepping has. */
-static const char *const window_keys[] = {
-    "seconds",       "cpu_seconds", "ops",          "allocs",       "frees",
-    "failed_allocs", "ops_per_s",   "minor_faults", "major_faults", "latency",
-    "events",        "stats_delta", NULL,
-};
-static const char *const step_keys[] = {
-    "stepped_ops",
-    "stepped_deviation",
-    "driver_instructions_per_op",
-    NULL,
-};
-
-static void add_nulls(struct json_object *to, const char *const *keys)
-{
-    for (; *keys != NULL; keys++)
-        json_object_object_add(to, *keys, NULL);
-}
-
-static struct json_object *stats_json(const struct nvc_stats *stats)
-{
-    struct json_object *of = json_object_new_object();
-    json_object_object_add(of, "live_bytes", number_or_null(stats->live_bytes));
-    json_object_object_add(of, "heap_bytes", number_or_null(stats->heap_bytes));
-    json_object_object_add(of, "used_bytes", number_or_null(stats->used_bytes));
-    json_object_object_add(of, "flushes", number_or_null(stats->flushes));
-    json_object_object_add(of, "fences", number_or_null(stats->fences));
-    json_object_object_add(of, "nt_lines", number_or_null(stats->nt_lines));
-    return of;
-}
-
-static struct json_object *difference(uint64_t before, uint64_t after)
-{
-    bool known = before != UINT64_MAX && after != UINT64_MAX && before <= after;
-    return known ? json_object_new_uint64(after - before) : NULL;
-}
-
-static struct json_object *delta_json(const struct nvd_bench_result *result)
-{
-    const struct nvc_stats *before = &result->stats_before, *after = &result->stats;
-    struct json_object *of = json_object_new_object();
-    json_object_object_add(of, "flushes", difference(before->flushes, after->flushes));
-    json_object_object_add(of, "fences", difference(before->fences, after->fences));
-    json_object_object_add(of, "nt_lines", difference(before->nt_lines, after->nt_lines));
-    return of;
-}
-
-static struct json_object *events_json(const struct nvd_bench_result *result)
-{
-    const struct nvd_event_counts *events = &result->events;
-    struct json_object *of = json_object_new_object();
-    add_number(of, "flushes", events->flushes);
-    add_number(of, "fences", events->fences);
-    add_number(of, "effective_fences", events->effective_fences);
-    add_number(of, "nt_lines", events->nt_lines);
-    add_number(of, "reflushes_within_4", events->reflushes_within_4);
-    add_number(of, "xpline_writes", events->xpline_writes);
-    add_number(of, "ops", result->event_ops);
-    return of;
-}
-
-static void add_question(struct json_object *to, const struct nvd_bench_request *request,
-                         const struct arguments *arguments,
-                         const struct nvc_options *wanted)
-{
-    const struct nvd_workload *workload = request->workload;
-    const struct nvc_adapter *adapter = request->adapter;
-    struct json_object *parameters = json_object_new_object();
-    for (size_t i = 0; i < workload->parameter_count; i++)
-        add_number(parameters, workload->parameters[i].name, request->values[i]);
-    add_text(to, "adapter", adapter->name);
-    add_text(to, "library_version",
-             adapter->library_version == NULL ? NULL : adapter->library_version());
-    add_text(to, "workload", workload->name);
-    json_object_object_add(to, "parameters", parameters);
-    add_number(to, "threads", request->threads);
-    add_number(to, "seed", request->seed);
-    add_number(to, "heap_size", wanted->size);
-    struct json_object *cpus = json_object_new_array();
-    for (int i = 0; i < arguments->cpu_count; i++)
-        json_object_array_add(cpus, json_object_new_int(arguments->cpus[i]));
-    json_object_object_add(to, "cpus", cpus);
-}
-
-/* What the windows measured. */
-static void add_windows(struct json_object *to, const struct nvd_bench_request *request,
-                        const struct nvd_bench_result *result)
-{
-    uint64_t ops = result->allocs + result->frees;
-    add_double(to, "seconds", result->seconds);
-    add_double(to, "cpu_seconds", result->cpu_seconds);
-    add_number(to, "ops", ops);
-    add_number(to, "allocs", result->allocs);
-    add_number(to, "frees", result->frees);
-    add_number(to, "failed_allocs", result->failed_allocs);
-    add_double(to, "ops_per_s", (double)ops / result->seconds);
-    bool counted = result->has_instructions;
-    json_object_object_add(to, "instructions",
-                           counted ? json_object_new_uint64(result->instructions) : NULL);
-    add_text(to, "instructions_source", counted ? "perf" : NULL);
-    add_nulls(to, step_keys);
-    add_number(to, "minor_faults", result->minor_faults);
-    add_number(to, "major_faults", result->major_faults);
-    struct json_object *latency = NULL;
-    if (result->latency != NULL) {
-        latency = nvd_latency_json(result->latency);
-        add_number(latency, "clock_overhead_ns", result->clock_overhead_ns);
-    }
-    json_object_object_add(to, "latency", latency);
-    json_object_object_add(to, "events", request->observed ? events_json(result) : NULL);
-    json_object_object_add(to, "stats_delta", delta_json(result));
-}
-
-/* What stepping measured; nothing that has to do with time. */
-static void add_steps(struct json_object *to, const struct nvd_stepped *stepped)
-{
-    add_nulls(to, window_keys);
-    add_number(to, "instructions", stepped->instructions);
-    add_text(to, "instructions_source", "stepped");
-    add_number(to, "stepped_ops", stepped->ops);
-    add_double(to, "stepped_deviation", stepped->deviation);
-    add_double(to, "driver_instructions_per_op",
-               (double)stepped->driver_instructions / (double)stepped->driver_ops);
-}
-
-static void add_answer(struct json_object *to, const struct nvd_bench_request *request,
-                       const struct nvd_bench_result *result)
-{
-    bool persistent = request->adapter->capabilities & NVC_PERSISTENT;
-    const struct nvc_stats *stats = &result->stats;
-    if (request->tracer == NULL)
-        add_windows(to, request, result);
-    else
-        add_steps(to, &result->stepped);
-    json_object_object_add(
-        to, "observable",
-        json_object_new_boolean((request->adapter->capabilities & NVC_OBSERVABLE) != 0));
-    add_number(to, "setup_failed_allocs", result->setup_failed_allocs);
-    json_object_object_add(to, "stats", stats_json(stats));
-    uint64_t resident = result->has_resident ? result->resident_peak : UINT64_MAX;
-    json_object_object_add(
-        to, "peak_bytes",
-        number_or_null(result->used_peak != UINT64_MAX ? result->used_peak : resident));
-    json_object_object_add(to, "rss_peak_bytes", number_or_null(resident));
-    add_number(to, "live_bytes",
-               stats->live_bytes != UINT64_MAX ? stats->live_bytes : result->slot_bytes);
-    json_object_object_add(to, "used_bytes", number_or_null(stats->used_bytes));
-    json_object_object_add(to, "map_sync",
-                           persistent ? json_object_new_int((int)stats->map_sync) : NULL);
-    char flush[sizeof stats->flush + 1] = "";
-    memcpy(flush, stats->flush, sizeof stats->flush);
-    add_text(to, "flush", flush);
-}
-
 /* ---- the command ---- */
 
-static int run(const struct arguments *arguments, const struct nvc_adapter *adapter,
-               struct nvd_bench_request *request)
+static struct nvc_options wanted_heap(const struct arguments *arguments,
+                                      const struct nvd_bench_request *request)
 {
     const struct nvd_workload *workload = request->workload;
-    struct nvc_options wanted = {
+    return (struct nvc_options){
         .size = arguments->heap_size != 0 ? arguments->heap_size : workload->heap_bytes,
         .slots = workload->slot_count(request->values, request->threads),
         .extra = arguments->extra,
     };
+}
+
+/* A trial, and the threads that a library may start for it, run on all CPUs given. */
+static int confine(const struct arguments *arguments)
+{
+    cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
+    const size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+    int error = set == NULL ? ENOMEM : 0;
+    if (error == 0) {
+        CPU_ZERO_S(size, set);
+        for (int i = 0; i < arguments->cpu_count; i++)
+            CPU_SET_S((size_t)arguments->cpus[i], size, set);
+        error = sched_setaffinity(0, size, set) == 0 ? 0 : errno;
+        CPU_FREE(set);
+    }
+    if (error != 0)
+        nvd_emit_error("cpus", error,
+                       "cannot run on the CPUs of --cpus: one is offline or "
+                       "not allowed here");
+    return error == 0 ? NVD_OK : NVD_ENVIRONMENT;
+}
+
+static int run_trial(const struct arguments *arguments, struct nvd_bench_request *request)
+{
+    const struct nvd_workload *workload = request->workload;
+    const struct nvc_options wanted = wanted_heap(arguments, request);
+    struct nvd_trial trial = {
+        .workload = workload,
+        .values = request->values,
+        .adapter = request->adapter,
+        .heap_path = arguments->heap,
+        .options = &wanted,
+        .threads = request->threads,
+        .seed = request->seed,
+        .stage = arguments->stage,
+        .arguments = arguments->words,
+        .argument_count = arguments->word_count,
+        .metrics = json_object_new_object(),
+        .series = json_object_new_array(),
+    };
+    int code = arguments->cpu_count > 0 ? confine(arguments) : NVD_OK;
+    if (code == NVD_OK && arguments->stage == NULL)
+        code = claim_heap(arguments, request->adapter, &wanted);
+    if (code == NVD_OK)
+        code = workload->trial(&trial);
+    if (code == NVD_OK && arguments->stage == NULL)
+        nvd_emit(nvd_trial_document(request, &trial));
+    json_object_put(trial.metrics);
+    json_object_put(trial.series);
+    return code;
+}
+
+static int run(const struct arguments *arguments, const struct nvc_adapter *adapter,
+               struct nvd_bench_request *request)
+{
+    struct nvc_options wanted = wanted_heap(arguments, request);
     uint64_t peak;
     nvd_resident_reset_peak();
     if (!nvd_resident_read(&request->resident_base, &peak))
         request->resident_base = 0;
-    int code = make_heap(arguments, adapter, &wanted, &request->heap);
+    if (request->workload->trial != NULL)
+        return run_trial(arguments, request);
+    int code = claim_heap(arguments, adapter, &wanted);
+    if (code == NVD_OK)
+        code = make_heap(arguments, adapter, &wanted, &request->heap);
     if (code != NVD_OK)
         return code;
 
@@ -488,10 +424,7 @@ static int run(const struct arguments *arguments, const struct nvc_adapter *adap
     code = nvd_bench_run(request, &result);
     struct json_object *document = NULL;
     if (code == NVD_OK) {
-        document = json_object_new_object();
-        add_text(document, "type", "result");
-        add_question(document, request, arguments, &wanted);
-        add_answer(document, request, &result);
+        document = nvd_bench_document(request, &result, wanted.size);
         free(result.latency);
     }
     int error = adapter->close(request->heap);
@@ -512,6 +445,45 @@ struct job {
     struct nvd_tracer *tracer; /* NULL: don't step */
 };
 
+/* What the first capability that is needed and not there means; NULL: none. */
+static const char *lacks(const struct nvc_adapter *adapter, uint32_t needs)
+{
+    const uint32_t missing = needs & ~adapter->capabilities;
+    return missing & NVC_PERSISTENT     ? "is persistent"
+           : missing & NVC_NESTED_SLOTS ? "lets a slot lie inside a block"
+           : missing & NVC_WALK         ? "walks over its blocks"
+           : missing & NVC_THREADS      ? "serves several threads"
+           : missing != 0               ? "has another capability"
+                                        : NULL;
+}
+
+/* Puts the observers in place that were asked for.  That nothing can be counted is
+   for the caller to know; that nothing can be delayed is an error, or the sample
+   would pass for one of the device. */
+static int observe(const struct arguments *arguments, struct nvd_bench_request *request)
+{
+    const struct nvc_adapter *adapter = request->adapter;
+    bool observable = adapter->capabilities & NVC_OBSERVABLE;
+    if (!arguments->has_device) {
+        request->observed = arguments->observe && observable &&
+                            adapter->observe(nvd_events_observe, NULL) == 0;
+        return NVD_OK;
+    }
+    if (!nvd_adapter_in_file(adapter))
+        return NVD_OK; /* its blocks lie in DRAM, on any machine */
+    nvd_device_start(&arguments->device, arguments->observe);
+    if (!observable || adapter->observe(nvd_device_observe, NULL) != 0) {
+        nvd_emit_error("device", ENOTSUP,
+                       "'%s' can't be observed here, so nobody knows when it would have "
+                       "waited for a device",
+                       adapter->name);
+        return NVD_ENVIRONMENT;
+    }
+    request->delayed = true;
+    request->observed = arguments->observe;
+    return NVD_OK;
+}
+
 static int sample(void *context)
 {
     const struct job *job = context;
@@ -522,6 +494,14 @@ static int sample(void *context)
     if (arguments->threads > 1 && !(adapter->capabilities & NVC_THREADS)) {
         nvd_emit_error("usage", 0, "'%s' is for one thread only", adapter->name);
         return NVD_USAGE;
+    }
+    const char *lacking = lacks(adapter, job->workload->needs);
+    if (lacking != NULL) {
+        nvd_emit_error("usage", ENOTSUP,
+                       "workload '%s' needs an allocator that %s, and "
+                       "'%s' does not say so of itself",
+                       job->workload->name, lacking, adapter->name);
+        return NVD_ENVIRONMENT;
     }
     struct nvd_bench_request request = {
         .adapter = adapter,
@@ -538,11 +518,13 @@ static int sample(void *context)
         .step_budget = arguments->step_budget,
         .step_seconds = STEPPING_SHARE * arguments->timeout,
     };
-    if (arguments->observe && (adapter->capabilities & NVC_OBSERVABLE))
-        request.observed = adapter->observe(nvd_events_observe, NULL) == 0;
-    catch_signals();
-    int code = run(arguments, adapter, &request);
-    if (request.observed)
+    int code = observe(arguments, &request);
+    if (code != NVD_OK)
+        return code;
+    if (arguments->stage == NULL)
+        catch_signals();
+    code = run(arguments, adapter, &request);
+    if (request.observed || request.delayed)
         adapter->observe(NULL, NULL);
     remove_heap();
     return code;
@@ -611,6 +593,8 @@ int nvd_command_bench(int argc, char **argv)
         return NVD_OK;
     }
     uint64_t values[NVD_PARAMETERS_MAX];
+    arguments.words = (const char *const *)argv;
+    arguments.word_count = argc;
     if (!parse(argc, argv, &arguments))
         return NVD_USAGE;
     const struct nvd_workload *workload = choose_workload(&arguments, values);

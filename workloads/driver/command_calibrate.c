@@ -20,8 +20,7 @@
  * measured on 1..N threads at once: threads work until all have enough
  * batches, so that every batch that counts had company.
  *
- * The flush instruction is the best that CPUID offers (clwb, clflushopt,
- * clflush), as nvmalloc and libpmem choose it.
+ * What it takes to read such a line again: reread.h.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -38,10 +37,9 @@
 #include "driver.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
-#include <emmintrin.h>
+#include "lines.h"
+#include "reread.h"
 
-#define LINE ((size_t)64)
 #define LINES                                                                            \
     ((size_t)512) /* a thread's: 32 KB, more than the 16 KB of Optane's buffer */
 #define BATCH       1024u
@@ -61,92 +59,49 @@ _Static_assert(LINES % 8 == 0, "flush8 takes whole groups");
 #define MAP_SHARED_VALIDATE 0x3
 #endif
 
-enum flush {
-    FLUSH_CLWB,
-    FLUSH_CLFLUSHOPT,
-    FLUSH_CLFLUSH,
-};
-
 static const char *const flush_names[] = {"clwb", "clflushopt", "clflush"};
-
-/* Intel SDM 2A, CPUID leaf 7: EBX bit 24 is CLWB, bit 23 CLFLUSHOPT. */
-static enum flush best_flush(void)
-{
-    unsigned eax, ebx, ecx, edx;
-    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
-        if (ebx & (1u << 24))
-            return FLUSH_CLWB;
-        if (ebx & (1u << 23))
-            return FLUSH_CLFLUSHOPT;
-    }
-    return FLUSH_CLFLUSH;
-}
-
-static inline void flush_line(enum flush flush, char *line)
-{
-    volatile char *byte = line;
-    switch (flush) {
-    case FLUSH_CLWB:
-        __asm__ volatile("clwb %0" : "+m"(*byte));
-        break;
-    case FLUSH_CLFLUSHOPT:
-        __asm__ volatile("clflushopt %0" : "+m"(*byte));
-        break;
-    case FLUSH_CLFLUSH:
-        __asm__ volatile("clflush %0" : "+m"(*byte));
-        break;
-    }
-}
-
-static inline void fence(void)
-{
-    __asm__ volatile("sfence" ::: "memory");
-}
 
 /* ---- one batch of each pattern: BATCH iterations from line `at` on ---- */
 
-typedef void pattern_fn(enum flush flush, char *lines, size_t at);
+typedef void pattern_fn(enum nvd_flush flush, char *lines, size_t at);
 
-static void fence_idle(enum flush flush, char *lines, size_t at)
+static void fence_idle(enum nvd_flush flush, char *lines, size_t at)
 {
     (void)flush;
     (void)lines;
     (void)at;
     for (size_t i = 0; i < BATCH; i++)
-        fence();
+        nvd_fence();
 }
 
-static void flush_fence(enum flush flush, char *lines, size_t at)
+static void flush_fence(enum nvd_flush flush, char *lines, size_t at)
 {
     for (size_t i = 0; i < BATCH; i++) {
-        char *line = lines + (at + i) % LINES * LINE;
+        char *line = lines + (at + i) % LINES * NVD_LINE_BYTES;
         *(volatile uint64_t *)line = i;
-        flush_line(flush, line);
-        fence();
+        nvd_flush_line(flush, line);
+        nvd_fence();
     }
 }
 
-static void flush8_fence(enum flush flush, char *lines, size_t at)
+static void flush8_fence(enum nvd_flush flush, char *lines, size_t at)
 {
     for (size_t i = 0; i < BATCH; i++) {
         for (size_t j = 0; j < 8; j++) {
-            char *line = lines + (at + i * 8 + j) % LINES * LINE;
+            char *line = lines + (at + i * 8 + j) % LINES * NVD_LINE_BYTES;
             *(volatile uint64_t *)line = i;
-            flush_line(flush, line);
+            nvd_flush_line(flush, line);
         }
-        fence();
+        nvd_fence();
     }
 }
 
-static void nt_fence(enum flush flush, char *lines, size_t at)
+static void nt_fence(enum nvd_flush flush, char *lines, size_t at)
 {
     (void)flush;
     for (size_t i = 0; i < BATCH; i++) {
-        __m128i *line = (__m128i *)(void *)(lines + (at + i) % LINES * LINE);
-        __m128i value = _mm_set1_epi32((int)i);
-        for (size_t part = 0; part < LINE / sizeof *line; part++)
-            _mm_stream_si128(line + part, value);
-        fence();
+        nvd_stream_line(lines + (at + i) % LINES * NVD_LINE_BYTES, i);
+        nvd_fence();
     }
 }
 
@@ -165,7 +120,7 @@ struct gauge {
 
 /* What the threads of one measurement share. */
 struct rig {
-    enum flush flush;
+    enum nvd_flush flush;
     double seconds;
     pthread_barrier_t *start;
     atomic_uint *unfinished; /* threads that want more batches */
@@ -231,7 +186,7 @@ static double median(double *values, unsigned count)
 struct site {
     char *memory; /* LINES lines for each thread */
     int map_sync;
-    enum flush flush;
+    enum nvd_flush flush;
     const int *cpus;
     int cpu_count;
     struct gauge *gauges; /* THREADS_MAX */
@@ -252,7 +207,7 @@ static int gauge_threads(const struct site *site, pattern_fn *pattern, unsigned 
         struct gauge *gauge = &site->gauges[i];
         gauge->rig = &rig;
         gauge->pattern = pattern;
-        gauge->lines = site->memory + i * LINES * LINE;
+        gauge->lines = site->memory + i * LINES * NVD_LINE_BYTES;
         gauge->cpu =
             site->cpu_count == 0 ? -1 : site->cpus[i % (unsigned)site->cpu_count];
         gauge->error = 0;
@@ -324,6 +279,12 @@ static void add_ns(struct json_object *to, const char *key, double ns)
     json_object_object_add(to, key, json_object_new_double(ns));
 }
 
+static const char *const reread_keys[NVD_REREADS] = {
+    [NVD_REREAD_IDLE] = "reread_idle_ns",
+    [NVD_REREAD_FLUSH] = "reread_flush_ns",
+    [NVD_REREAD_NT] = "reread_nt_ns",
+};
+
 /* The document, or NULL after an error line. */
 static struct json_object *measure(const struct site *site, const char *dir,
                                    double seconds, unsigned threads)
@@ -336,7 +297,7 @@ static struct json_object *measure(const struct site *site, const char *dir,
                   {"flush8_fence_ns", flush8_fence},
                   {"nt_fence_ns", nt_fence}};
     enum { SINGLES = sizeof single / sizeof single[0] };
-    double each = seconds / (SINGLES + 2.0 * threads);
+    double each = seconds / (SINGLES + NVD_REREADS + 2.0 * threads);
     double ns[THREADS_MAX], figures[SINGLES];
     int error = 0;
 
@@ -357,6 +318,8 @@ static struct json_object *measure(const struct site *site, const char *dir,
     }
     if (error == 0)
         add_ns(document, "extra_flush_ns", (figures[2] - figures[1]) / 7);
+    for (unsigned i = 0; i < NVD_REREADS && error == 0; i++)
+        add_ns(document, reread_keys[i], nvd_reread_ns(i, site->memory, LINES, each));
 
     struct json_object *by_threads = json_object_new_array();
     json_object_object_add(document, "by_threads", by_threads);
@@ -447,7 +410,7 @@ int nvd_command_calibrate(int argc, char **argv)
     if (parse(argc, argv, &arguments) != NVD_OK)
         return NVD_USAGE;
     struct site site = {
-        .flush = best_flush(),
+        .flush = nvd_best_flush(),
         .cpus = arguments.cpus,
         .cpu_count = arguments.cpu_count,
         .gauges = calloc(THREADS_MAX, sizeof *site.gauges),
@@ -456,7 +419,7 @@ int nvd_command_calibrate(int argc, char **argv)
         nvd_emit_error("calibrate", ENOMEM, "no memory");
         return NVD_INTERNAL;
     }
-    size_t bytes = (size_t)arguments.threads * LINES * LINE;
+    size_t bytes = (size_t)arguments.threads * LINES * NVD_LINE_BYTES;
     int code = NVD_ENVIRONMENT;
     if (map_file(arguments.dir, bytes, &site) == 0) {
         struct json_object *document =

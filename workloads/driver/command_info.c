@@ -21,6 +21,7 @@ static struct json_object *capability_names(uint32_t capabilities)
         {NVC_THREADS, "threads"},
         {NVC_OBSERVABLE, "observable"},
         {NVC_NESTED_SLOTS, "nested-slots"},
+        {NVC_FILE, "file"},
     };
     struct json_object *list = json_object_new_array();
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -82,6 +83,17 @@ static struct json_object *describe_workload(const struct nvd_workload *workload
     json_object_object_add(of, "heap_bytes",
                            json_object_new_uint64(workload->heap_bytes));
     json_object_object_add(of, "parameters", parameters);
+    json_object_object_add(
+        of, "shape",
+        json_object_new_string(workload->trial == NULL ? "windows" : "trial"));
+    json_object_object_add(of, "needs", capability_names(workload->needs));
+    json_object_object_add(of, "max_threads",
+                           workload->max_threads == 0
+                               ? NULL
+                               : json_object_new_int((int)workload->max_threads));
+    json_object_object_add(of, "counts_requests",
+                           json_object_new_boolean(workload->counts_requests));
+    json_object_object_add(of, "input", json_object_new_boolean(workload->input != NULL));
     return of;
 }
 

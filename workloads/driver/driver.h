@@ -38,11 +38,18 @@ nvd_command_fn nvd_command_history; /* supervisor of a whole fault case */
 nvd_command_fn nvd_command_churn;
 nvd_command_fn nvd_command_verify;
 nvd_command_fn nvd_command_fill;
+nvd_command_fn nvd_command_trace;
 
 /* adapter_load.c: dlopen()s path, checks symbol, version and struct_size.
    NULL on failure, after emitting an error line that says what was found and
    what was expected. */
 const struct nvc_adapter *nvd_adapter_load(const char *path);
+
+/* Whether the heap is a file, whose path create() wants. */
+static inline bool nvd_adapter_in_file(const struct nvc_adapter *adapter)
+{
+    return (adapter->capabilities & (NVC_PERSISTENT | NVC_FILE)) != 0;
+}
 
 /* report.c: writes one JSON line on stdout and flushes it; takes the reference. */
 void nvd_emit(struct json_object *document);

@@ -9,9 +9,15 @@ static struct nvd_event_tracker pool[NVD_EVENT_THREADS];
 static atomic_uint claimed; /* trackers given out, or wanted: may pass the pool's end */
 static atomic_bool counting_on;
 
-/* Moves entry to the front of a most-recent-first list, dropping the oldest if
-   it is new.  Whether it was there. */
-static bool promote(uintptr_t *list, size_t length, uintptr_t entry)
+bool nvd_list_has(const uintptr_t *list, size_t length, uintptr_t entry)
+{
+    size_t at = 0;
+    while (at < length && list[at] != entry)
+        at++;
+    return at < length;
+}
+
+bool nvd_list_promote(uintptr_t *list, size_t length, uintptr_t entry)
 {
     size_t at = 0;
     while (at < length - 1 && list[at] != entry)
@@ -25,7 +31,7 @@ static bool promote(uintptr_t *list, size_t length, uintptr_t entry)
 static void reach_media(struct nvd_event_tracker *tracker, bool counting, uintptr_t line)
 {
     bool absorbed =
-        promote(tracker->xplines, NVD_XPLINES, line / (NVD_XPLINE / NVD_LINE));
+        nvd_list_promote(tracker->xplines, NVD_XPLINES, line / (NVD_XPLINE / NVD_LINE));
     tracker->counts.xpline_writes += counting && !absorbed;
 }
 
@@ -45,7 +51,7 @@ void nvd_event_track(struct nvd_event_tracker *tracker, bool counting,
     tracker->pending = true;
     for (uintptr_t line = first; line <= last; line++) {
         if (event == NVC_EVENT_FLUSH) {
-            bool again = promote(tracker->flushed, NVD_REFLUSH_WINDOW, line);
+            bool again = nvd_list_promote(tracker->flushed, NVD_REFLUSH_WINDOW, line);
             tracker->counts.flushes += counting;
             tracker->counts.reflushes_within_4 += counting && again;
         } else {
@@ -71,13 +77,17 @@ void nvd_events_observe(void *context, enum nvc_event event, const void *address
         }
         mine = &pool[index];
     }
-    bool counting = atomic_load_explicit(&counting_on, memory_order_relaxed);
-    nvd_event_track(mine, counting, event, address, length);
+    nvd_event_track(mine, nvd_events_counting(), event, address, length);
 }
 
 void nvd_events_count(bool on)
 {
     atomic_store(&counting_on, on);
+}
+
+bool nvd_events_counting(void)
+{
+    return atomic_load_explicit(&counting_on, memory_order_relaxed);
 }
 
 bool nvd_events_total(struct nvd_event_counts *total)

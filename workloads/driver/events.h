@@ -71,9 +71,16 @@ struct nvd_event_tracker {
 void nvd_event_track(struct nvd_event_tracker *tracker, bool counting,
                      enum nvc_event event, const void *address, size_t length);
 
+/* A list of what was touched last, most recent first, without an entry twice.
+   promote() moves entry to the front, dropping the oldest if it is new; whether it was
+   there.  has() only looks. */
+bool nvd_list_promote(uintptr_t *list, size_t length, uintptr_t entry);
+bool nvd_list_has(const uintptr_t *list, size_t length, uintptr_t entry);
+
 /* The process's trackers. */
 nvc_event_fn nvd_events_observe; /* context is not used */
 void nvd_events_count(bool on);  /* off at first */
+bool nvd_events_counting(void);
 /* The sum over all threads, none of which may be inside an event.  False if
    there were more threads than trackers, so that the sum is too low. */
 bool nvd_events_total(struct nvd_event_counts *total);

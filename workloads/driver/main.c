@@ -22,6 +22,7 @@ static const struct command commands[] = {
     {"calibrate", nvd_command_calibrate, "what this machine's flushes and fences cost"},
     {"bench", nvd_command_bench, "one sample of one workload"},
     {"fill", nvd_command_fill, "fill a fresh heap to the brim"},
+    {"trace", nvd_command_trace, "make a trace of a recording, or describe one"},
     {"churn", nvd_command_churn, "work on a heap until killed, with a journal"},
     {"verify", nvd_command_verify, "recover a heap and hold it to its journal"},
     {"history", nvd_command_history, "a whole fault case: churn, kill, verify, again"},

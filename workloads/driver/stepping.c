@@ -10,6 +10,7 @@
  * boundary where the tracer begins.  At the end of the burst the tracer raises the
  * stop flag, run() returns, and the next search begins.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -217,37 +218,57 @@ bool nvd_stepping_sample(const struct nvd_stepping_request *request,
     return true;
 }
 
-/* ---- the allocator that does nothing ---- */
+/* ---- the allocator that does nothing ----
+ *
+ * Nothing but remember which slots are full: workloads ask, and look at their marks.  It
+ * has a slot table of its own, and a block of 8 bytes for each slot, at the same distance
+ * from all of them.
+ */
 
-static uint64_t scratch[16];
+static size_t empty_distance; /* from a slot to its block */
 
 static int empty_alloc(struct nvc_heap *heap, void *slot, size_t size)
 {
     (void)heap;
-    (void)slot;
     (void)size;
+    *(uint64_t *)slot = 1;
     return 0;
 }
 
 static int empty_free(struct nvc_heap *heap, void *slot)
 {
     (void)heap;
-    (void)slot;
+    *(uint64_t *)slot = 0;
     return 0;
 }
 
 static void *empty_address(struct nvc_heap *heap, const void *slot)
 {
     (void)heap;
-    (void)slot;
-    return scratch;
+    return *(const uint64_t *)slot == 0 ? NULL : (char *)(uintptr_t)slot + empty_distance;
 }
 
 static struct nvc_block empty_read(struct nvc_heap *heap, const void *slot)
 {
-    (void)heap;
-    (void)slot;
-    return (struct nvc_block){scratch, sizeof scratch};
+    void *block = empty_address(heap, slot);
+    return (struct nvc_block){block, block == NULL ? 0 : sizeof(uint64_t)};
+}
+
+/* The worker's slots, full and marked where the real ones are full; NULL without memory.
+ */
+static char *empty_table(const struct nvd_worker *worker)
+{
+    const struct nvd_run *run = worker->run;
+    empty_distance = run->slot_count * run->slot_size;
+    char *table = calloc(2, empty_distance);
+    for (size_t i = 0; table != NULL && i < run->slot_count; i++) {
+        void *slot = table + i * run->slot_size;
+        if (nvd_block(worker, nvd_slot(worker, i)) == NULL)
+            continue;
+        empty_alloc(NULL, slot, 0);
+        *(uint64_t *)empty_address(NULL, slot) = nvd_mark(slot, 0);
+    }
+    return table;
 }
 
 bool nvd_stepping_driver(const struct nvd_stepping_request *request,
@@ -257,13 +278,21 @@ bool nvd_stepping_driver(const struct nvd_stepping_request *request,
     struct plan plan = {.request = request, .workload = workload, .worker = worker};
     nvd_random_seed(&plan.random, request->seed);
     plan.base = position(worker);
+    char *table = empty_table(worker);
+    if (table == NULL) {
+        nvd_worker_fail(worker, "stepping", ENOMEM, "no memory for an empty slot table");
+        return false;
+    }
+    worker->slots = table;
     worker->alloc_to = empty_alloc;
     worker->free_from = empty_free;
     worker->read = empty_read;
     if (worker->address != NULL) /* else the driver reads, here too */
         worker->address = empty_address;
-    if (!make_passes(&plan, request->budget / DRIVER_SHARE))
-        return false;
-    sum_up(&plan, &result->driver_instructions, &result->driver_ops);
-    return true;
+    bool done = make_passes(&plan, request->budget / DRIVER_SHARE);
+    worker->slots = worker->run->slots;
+    free(table);
+    if (done)
+        sum_up(&plan, &result->driver_instructions, &result->driver_ops);
+    return done;
 }

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include "driver.h"
 #include "workload.h"
 
+/* Rounds of nvd_pause() before the CPU is given away. */
+#define SPINS        128u
 #define STORM_LENGTH 1000u
 #define STORM_NS     UINT64_C(1000000000)
 
@@ -102,6 +105,45 @@ int nvd_free_timed(struct nvd_worker *worker, void *slot)
     return error;
 }
 
+void nvd_pause(unsigned *spins)
+{
+    if (++*spins < SPINS) {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#endif
+    } else {
+        *spins = 0;
+        sched_yield();
+    }
+}
+
+uint64_t nvd_request_begin_timed(struct nvd_worker *worker)
+{
+    worker->request_latency = worker->latency;
+    worker->latency = NULL;
+    return nvd_clock_ticks(worker->request_latency->clock);
+}
+
+void nvd_request_end_timed(struct nvd_worker *worker, uint64_t begin)
+{
+    const struct nvd_clock *clock = worker->request_latency->clock;
+    uint64_t ticks = nvd_clock_ticks(clock) - begin;
+    worker->latency = worker->request_latency;
+    worker->request_latency = NULL;
+    nvd_latency_record(worker->latency, nvd_clock_ns(clock, ticks));
+}
+
+void nvd_block_spoilt(struct nvd_worker *worker, const void *slot, uint64_t found)
+{
+    char message[200];
+    size_t index = (size_t)((const char *)slot - worker->slots) / worker->slot_size;
+    snprintf(message, sizeof message,
+             "the block of slot %zu was overwritten: found %#" PRIx64
+             ", expected %#" PRIx64 " in its low half; it may have been handed out twice",
+             index, found, nvd_mark(slot, 0));
+    nvd_worker_fail(worker, "sweep", 0, message);
+}
+
 void nvd_worker_fail(struct nvd_worker *worker, const char *where, int error,
                      const char *message)
 {
@@ -113,6 +155,7 @@ void nvd_worker_fail(struct nvd_worker *worker, const char *where, int error,
         snprintf(worker->message, sizeof worker->message, "%s",
                  message == NULL ? "the adapter gives no reason" : message);
     }
+    atomic_store_explicit(&worker->run->signals.failed, true, memory_order_relaxed);
     atomic_store_explicit(&worker->run->signals.stop, true, memory_order_relaxed);
     sem_post(&worker->run->wake);
 }

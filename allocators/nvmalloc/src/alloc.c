@@ -116,6 +116,7 @@ uint64_t nvm_block_bytes(const struct nvm_heap *heap, struct nvm_block block)
 size_t nvm_usable_size(nvm_heap *heap, nvm_ref ref)
 {
     struct nvm_block block;
+    nvm_protect_look(heap);
     if (heap->foreign || (!nvm_find_block(heap, ref, NVM_BLOCK_LIVE, &block) &&
                           !nvm_find_block(heap, ref, NVM_BLOCK_RESERVED, &block)))
         return 0;
@@ -161,6 +162,7 @@ static __attribute__((noinline)) int
 malloc_generally(struct nvm_tcache *tcache, nvm_ref *dest, size_t alignment, size_t size)
 {
     struct nvm_effect effect = {.op = NVM_OP_ALLOC, .dest = dest};
+    NVM_WINDOW(tcache->heap);
     if (!nvm_is_slot(tcache->heap, dest))
         return nvm_misuse(tcache, "the slot is not an aligned place in the heap");
     if (*dest != 0)
@@ -255,6 +257,7 @@ static __attribute__((noinline)) int free_generally(struct nvm_tcache *tcache,
                                                     nvm_ref *dest)
 {
     struct nvm_effect effect = {.op = NVM_OP_FREE, .dest = dest};
+    NVM_WINDOW(tcache->heap);
     if (!nvm_is_slot(tcache->heap, dest))
         return nvm_misuse(tcache, "the slot is not an aligned place in the heap");
     if (!nvm_find_block(tcache->heap, *dest, NVM_BLOCK_LIVE, &effect.block))

@@ -173,7 +173,7 @@ unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
 static void bin_give(struct nvm_heap *heap, struct nvm_persist *persist,
                      struct nvm_bin *bin, struct nvm_slab *slab, uint64_t tag)
 {
-    nvm_slab_give(slab, tag);
+    nvm_slab_give(heap, slab, tag);
     if (slab->state == NVM_SLAB_FULL) {
         slab->state = NVM_SLAB_PARTIAL;
         list_push(&bin->partial, slab);

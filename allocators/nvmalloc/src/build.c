@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "block.h"
+#include "claims.h"
 #include "dram.h"
 #include "error.h"
 #include "extent.h"
@@ -29,23 +30,17 @@ static size_t state_bytes(const struct nvm_heap *heap)
     return (size_t)heap->super.max_units << NVM_UNIT_BITS;
 }
 
-/* Takes the units of a run that is in use out of the free ones. */
-static int claim(struct nvm_heap *heap, uint32_t unit, uint32_t units)
-{
-    return nvm_numa_claim(heap->free_units, unit, units)
-               ? 0
-               : nvm_fail(ENOMEM, "no memory for the segment of unit %u", unit);
-}
-
 static int map_tables(struct nvm_heap *heap)
 {
     uint64_t units = heap->super.max_units;
     heap->units = nvm_dram_map(units * sizeof(*heap->units));
     heap->unit_flags = nvm_dram_map(units);
+    heap->walked = nvm_dram_map(units);
+    heap->slab_bits = nvm_dram_map(units * sizeof(*heap->slab_bits));
     heap->slabs = nvm_dram_map(units * sizeof(*heap->slabs));
     heap->state = nvm_dram_map(state_bytes(heap));
-    if (heap->units == NULL || heap->unit_flags == NULL || heap->slabs == NULL ||
-        heap->state == NULL)
+    if (heap->units == NULL || heap->unit_flags == NULL || heap->walked == NULL ||
+        heap->slab_bits == NULL || heap->slabs == NULL || heap->state == NULL)
         return nvm_fail(ENOMEM, "no memory for the tables of %llu units",
                         (unsigned long long)units);
     heap->free_units = nvm_numa_create("nvmalloc units", heap->super.units, units, 0);
@@ -55,30 +50,45 @@ static int map_tables(struct nvm_heap *heap)
                                  "is not a number from 1 to 64");
 }
 
+/* Units in use that the walk has come by since the last free ones. */
+struct stretch {
+    uint32_t first;
+    uint32_t units;
+};
+
+static int end_stretch(struct nvm_heap *heap, struct stretch *stretch, uint32_t next)
+{
+    struct stretch ended = *stretch;
+    *stretch = (struct stretch){.first = next};
+    return nvm_claims_make(heap, ended.first, ended.units);
+}
+
 static int build_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
                      void *context)
 {
-    (void)context;
-    heap->unit_flags[unit] |= NVM_UNIT_WALKED;
+    struct stretch *stretch = context;
+    heap->walked[unit] = 1;
     uint64_t tag;
     switch (chunk.state) {
     case NVM_CHUNK_SLAB:
         tag = nvm_slab_tag(unit, chunk.klass, chunk.generation);
         nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_UNSCANNED, tag));
         nvm_arena_adopt(heap, unit, chunk.klass);
-        return claim(heap, unit, chunk.units);
+        stretch->units += chunk.units;
+        return 0;
     case NVM_CHUNK_EXTENT:
         tag = nvm_extent_tag(unit, chunk.generation);
         nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_INSIDE, tag));
         nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, tag));
         *nvm_block_state(heap, tag) = NVM_BLOCK_LIVE;
-        return claim(heap, unit, chunk.units);
+        stretch->units += chunk.units;
+        return 0;
     default:
         nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_FREE, 0));
         if (heap->super.flags & NVM_SUPER_HOLES)
             for (uint32_t i = 0; i < chunk.units; i++)
                 heap->unit_flags[unit + i] |= NVM_UNIT_HOLE;
-        return 0;
+        return end_stretch(heap, stretch, unit + chunk.units);
     }
 }
 
@@ -130,8 +140,11 @@ int nvm_heap_build(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
         error = nvm_arenas_init(heap);
     if (error == 0)
         error = nvm_lanes_init(heap, clock, watermark, next_copy);
+    struct stretch stretch = {0};
     if (error == 0)
-        error = nvm_heap_each_run(heap, build_run, NULL);
+        error = nvm_heap_each_run(heap, build_run, &stretch);
+    if (error == 0)
+        error = end_stretch(heap, &stretch, 0);
     if (error == 0)
         nvm_registry_enter(heap);
     else
@@ -156,11 +169,15 @@ void nvm_heap_drop(struct nvm_heap *heap)
         nvm_numa_destroy(heap->free_units);
     unmap(heap->units, units * sizeof(*heap->units));
     unmap(heap->unit_flags, units);
+    unmap(heap->walked, units);
+    unmap(heap->slab_bits, units * sizeof(*heap->slab_bits));
     unmap(heap->slabs, units * sizeof(*heap->slabs));
     unmap(heap->state, state_bytes(heap));
     heap->free_units = NULL;
     heap->units = NULL;
     heap->unit_flags = NULL;
+    heap->walked = NULL;
+    heap->slab_bits = NULL;
     heap->slabs = NULL;
     heap->state = NULL;
     heap->id = 0;

@@ -52,7 +52,7 @@ static int check_blocks(struct nvm_heap *heap, uint64_t tag, uint32_t word)
     const struct nvm_slab *slab = &heap->slabs[unit];
     uint64_t live = nvm_slab_live(heap, tag, word);
     uint64_t marks = *(nvm_heap_bitmap(heap, unit) + word) & NVM_MARK_BLOCKS;
-    if ((live & slab->bits[word]) != 0)
+    if ((live & heap->slab_bits[slab->unit][word]) != 0)
         return nvm_fail(EUCLEAN, "slab at unit %u: a block of word %u is live and free",
                         unit, word);
     if (heap->super.mode != NVM_GC && marks != live)
@@ -75,7 +75,7 @@ static int check_slab(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chu
             error = check_word(heap, unit, klass, word);
         if (error == 0 && scanned) {
             error = check_blocks(heap, nvm_unit_tag(member), word);
-            free += (uint32_t)__builtin_popcountl(slab->bits[word]);
+            free += (uint32_t)__builtin_popcountl(heap->slab_bits[slab->unit][word]);
         }
     }
     if (error == 0 && scanned && free != slab->free)
@@ -105,7 +105,7 @@ static int check_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
     nvm_unit member = nvm_unit_get(heap, unit);
     unsigned kind = nvm_unit_kind(member);
     uint32_t generation = nvm_tag_generation(nvm_unit_tag(member));
-    if (!kind_fits(kind, chunk.state) || !(heap->unit_flags[unit] & NVM_UNIT_WALKED))
+    if (!kind_fits(kind, chunk.state) || !heap->walked[unit])
         return nvm_fail(EUCLEAN,
                         "unit %u: the chunk table says state %u, DRAM says kind %u", unit,
                         chunk.state, kind);
@@ -113,7 +113,7 @@ static int check_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
         return nvm_fail(EUCLEAN, "unit %u: generation %u on media, %u in DRAM", unit,
                         chunk.generation, generation);
     for (uint32_t i = unit + 1; i < unit + chunk.units; i++)
-        if (heap->unit_flags[i] & NVM_UNIT_WALKED)
+        if (heap->walked[i])
             return nvm_fail(EUCLEAN,
                             "unit %u: the walk jumps over it, DRAM says it stops", i);
     if (kind == NVM_UNIT_FREE)
@@ -131,7 +131,7 @@ static int check_cached(const struct nvm_heap *heap, const struct nvm_tcache *tc
             if (nvm_block_locate(heap, cached.offset, &block) != NVM_LOCATE_FOUND ||
                 block.tag != cached.tag ||
                 *nvm_block_state(heap, block.tag) != NVM_BLOCK_IDLE ||
-                (slab->bits[nvm_tag_word(block.tag)] & bit) != 0)
+                (heap->slab_bits[slab->unit][nvm_tag_word(block.tag)] & bit) != 0)
                 return nvm_fail(
                     EUCLEAN, "block at offset %llu is in a cache, and live or free too",
                     (unsigned long long)cached.offset);
@@ -197,6 +197,7 @@ static int check(struct nvm_heap *heap)
 
 int nvm_check(nvm_heap *heap)
 {
+    NVM_WINDOW(heap);
     struct nvm_sigbus guard;
     if (heap->foreign)
         return nvm_tcache_refused(heap);

@@ -166,9 +166,11 @@ static inline void mark(struct nvm_tracer *tracer, struct nvm_block block,
 {
     struct nvm_heap *heap = tracer->heap;
     uint8_t *state = nvm_block_state(heap, block.tag);
-    if (__atomic_load_n(state, __ATOMIC_RELAXED) == NVM_BLOCK_LIVE ||
-        __atomic_exchange_n(state, NVM_BLOCK_LIVE, __ATOMIC_RELAXED) == NVM_BLOCK_LIVE)
+    /* Two workers may come here at once: then both trace the block, which does no harm
+       and costs less than a locked instruction for each. */
+    if (__atomic_load_n(state, __ATOMIC_RELAXED) == NVM_BLOCK_LIVE)
         return;
+    __atomic_store_n(state, NVM_BLOCK_LIVE, __ATOMIC_RELAXED);
     tracer->marked++;
     if (fn == NVM_TRACE_LEAF)
         return;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+#include "claims.h"
 #include "grow.h"
 #include "heap.h"
 
@@ -47,6 +48,8 @@ int nvm_extent_reserve(struct nvm_heap *heap, uint32_t units, uint64_t alignment
         error = nvm_heap_fill_holes(heap, *unit, units);
         if (error != 0)
             nvm_numa_free(heap->free_units, first, units);
+        else
+            nvm_claims_note(heap, *unit, units);
     }
     pthread_mutex_unlock(&heap->units_lock);
     return error;
@@ -56,7 +59,7 @@ void nvm_extent_unreserve(struct nvm_heap *heap, uint32_t unit, uint32_t units)
 {
     nvm_unit_set(heap, unit, units, nvm_unit_make(NVM_UNIT_FREE, 0));
     pthread_mutex_lock(&heap->units_lock);
-    nvm_numa_free(heap->free_units, unit, units);
+    nvm_claims_release(heap, unit, units);
     pthread_mutex_unlock(&heap->units_lock);
 }
 
@@ -90,7 +93,7 @@ static void write_entry(struct nvm_heap *heap, struct nvm_persist *persist, uint
 /* First unit of the run that holds `unit`. */
 static uint32_t run_of(const struct nvm_heap *heap, uint32_t unit)
 {
-    while (!(heap->unit_flags[unit] & NVM_UNIT_WALKED))
+    while (!heap->walked[unit])
         unit--;
     return unit;
 }
@@ -119,7 +122,7 @@ uint32_t nvm_extent_isolate(struct nvm_heap *heap, struct nvm_persist *persist,
                     (struct nvm_chunk){.state = NVM_CHUNK_FREE,
                                        .units = last_end - end,
                                        .generation = next_generation(heap, end)});
-        heap->unit_flags[end] |= NVM_UNIT_WALKED;
+        heap->walked[end] = 1;
     }
     if (first != unit)
         write_entry(heap, persist, unit, wanted);
@@ -136,8 +139,8 @@ uint32_t nvm_extent_isolate(struct nvm_heap *heap, struct nvm_persist *persist,
     /* Step 3 before anything is done that takes the run for granted. */
     nvm_fence(persist);
     for (uint32_t i = unit + 1; i < end; i++)
-        heap->unit_flags[i] &= (uint8_t)~NVM_UNIT_WALKED;
-    heap->unit_flags[unit] |= NVM_UNIT_WALKED;
+        heap->walked[i] = 0;
+    heap->walked[unit] = 1;
     pthread_mutex_unlock(&heap->chunk_lock);
     return wanted.generation;
 }
@@ -149,7 +152,7 @@ void nvm_extent_found(struct nvm_heap *heap, struct nvm_persist *persist, uint32
                 (struct nvm_chunk){.state = NVM_CHUNK_FREE,
                                    .units = units,
                                    .generation = next_generation(heap, unit)});
-    heap->unit_flags[unit] |= NVM_UNIT_WALKED;
+    heap->walked[unit] = 1;
     /* The entry before the superblock that makes the walk come to it. */
     nvm_fence(persist);
 }

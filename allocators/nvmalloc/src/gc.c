@@ -13,6 +13,7 @@ static __attribute__((noinline)) void *malloc_generally(struct nvm_heap *heap,
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
     int error = 0;
+    NVM_WINDOW(heap);
     if (tcache == NULL)
         error = nvm_tcache_refused(heap);
     else if (!tcache->gc)
@@ -56,6 +57,7 @@ static __attribute__((noinline)) int free_generally(struct nvm_heap *heap, void 
 {
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
+    NVM_WINDOW(heap);
     if (address == NULL)
         return 0;
     if (tcache == NULL)

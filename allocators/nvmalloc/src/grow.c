@@ -163,6 +163,7 @@ static void punch_segment(void *context, void *address, size_t size)
 
 int nvm_trim(nvm_heap *heap, size_t *freed)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct trim trim = {.heap = heap};
     if (tcache == NULL)

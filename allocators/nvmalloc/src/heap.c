@@ -274,7 +274,8 @@ static int store_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
 {
     (void)context;
     nvm_unit member = nvm_unit_get(heap, unit);
-    if (chunk.state == NVM_CHUNK_SLAB && nvm_unit_is_scanned(member))
+    /* After a collection no bitmap on media is right, were the slab used since or not. */
+    if (chunk.state == NVM_CHUNK_SLAB && (heap->collected || nvm_unit_is_scanned(member)))
         nvm_slab_store(heap, &heap->structure, nvm_unit_tag(member));
     else if (chunk.state != NVM_CHUNK_SLAB)
         nvm_flush_one(&heap->structure, (const void *)&heap->chunks[unit]);

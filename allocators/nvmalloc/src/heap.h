@@ -28,6 +28,7 @@
 #include "lane.h"
 #include "layout.h"
 #include "nvmalloc.h"
+#include "protect.h"
 #include "region.h"
 #include "sizeclass.h"
 #include "slab.h"
@@ -72,9 +73,10 @@ static inline bool nvm_unit_is_scanned(nvm_unit unit)
     return nvm_unit_kind(unit) <= NVM_UNIT_SLAB;
 }
 
-/* heap->unit_flags */
-#define NVM_UNIT_WALKED 1u /* the walk over the chunk table stops here; chunk_lock */
-#define NVM_UNIT_HOLE   2u /* its pages may be a hole of the file; units_lock */
+/* heap->unit_flags; under units_lock */
+#define NVM_UNIT_HOLE    1u /* its pages may be a hole of the file */
+#define NVM_UNIT_CLAIM   2u /* first of a claim (claims.h) */
+#define NVM_UNIT_CLAIMED 4u /* of a claim */
 
 struct nvm_heap {
     /* What every call looks at. */
@@ -87,6 +89,7 @@ struct nvm_heap {
     uint8_t *state; /* of slabs' blocks, by position (block.h); of extents, by their
                        first unit's */
 
+    struct nvm_protection protection;
     struct nvm_region region;
     struct nvm_super super;
     uint32_t salt;
@@ -105,7 +108,9 @@ struct nvm_heap {
     /* In DRAM. */
     struct nvm_lanes lanes;
     uint8_t *unit_flags;
-    struct nvm_slab *slabs; /* by first unit */
+    uint8_t *walked; /* by unit: the walk over the chunk table stops here; chunk_lock */
+    struct nvm_slab *slabs;                  /* by first unit */
+    uint64_t (*slab_bits)[NVM_BITMAP_WORDS]; /* free blocks, by the same */
     struct nvm_numa *free_units;
     pthread_mutex_t units_lock; /* growth, holes, aligned runs */
     pthread_mutex_t chunk_lock;

@@ -20,10 +20,12 @@ void nvm_watermark_write(struct nvm_persist *persist, struct nvm_watermark *line
     nvm_fence(persist);
 }
 
-static size_t lane_bytes(const struct nvm_heap *heap)
+/* What the lane's records from `head` on carry. */
+static void carry(struct nvm_lane *lane, uint64_t head, uint64_t watermark)
 {
-    size_t bytes = sizeof(struct nvm_lane) + heap->super.ring * sizeof(struct nvm_mirror);
-    return (bytes + 63) / 64 * 64;
+    lane->carry_head = head;
+    lane->staging.watermark = watermark;
+    lane->crc_start = nvm_record_crc_watermark(watermark, lane->salt);
 }
 
 static void init_lane(struct nvm_heap *heap, uint32_t index, uint64_t clock)
@@ -32,9 +34,7 @@ static void init_lane(struct nvm_heap *heap, uint32_t index, uint64_t clock)
     struct nvm_lane *lane = nvm_lane_at(heap, index);
     struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
     lane->heap = heap;
-    lane->lanes = lanes;
     lane->ring = records + (size_t)index * heap->super.ring;
-    lane->mirror = (struct nvm_mirror *)(lane + 1);
     lane->mask = heap->super.ring - 1;
     lane->room = 0;
     lane->salt = heap->salt;
@@ -42,6 +42,7 @@ static void init_lane(struct nvm_heap *heap, uint32_t index, uint64_t clock)
     lane->shared = index == lanes->count - 1;
     pthread_mutex_init(&lane->turn, NULL);
     pthread_mutex_init(&lane->stage, NULL);
+    carry(lane, 0, 0);
     /* As if it had just settled everything before the clock. */
     lane->flushed_seq = clock - 1;
     atomic_init(&lane->last, clock - 1);
@@ -61,7 +62,7 @@ int nvm_lanes_init(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,
     atomic_init(&lanes->watermark, watermark);
     atomic_init(&lanes->used, 0);
     memset(&lanes->persist, 0, sizeof(lanes->persist));
-    lanes->stride = lane_bytes(heap);
+    lanes->stride = sizeof(struct nvm_lane);
     lanes->lane = nvm_dram_map(lanes->count * lanes->stride);
     if (lanes->lane == NULL)
         return ENOMEM;
@@ -158,15 +159,14 @@ void nvm_lanes_checkpoint(struct nvm_heap *heap)
     pthread_mutex_unlock(&lanes->checkpoint);
 }
 
-/* What is surely the watermark on media: what the newest record carries, or a
-   line says. */
-static uint64_t watermark_on_media(struct nvm_lane *lane)
+/* What is surely the watermark on media: what a line says. */
+static uint64_t watermark_line(struct nvm_lane *lane)
 {
-    struct nvm_lanes *lanes = lane->lanes;
+    struct nvm_lanes *lanes = &lane->heap->lanes;
     pthread_mutex_lock(&lanes->checkpoint);
     uint64_t seq = lanes->line_seq;
     pthread_mutex_unlock(&lanes->checkpoint);
-    return lane->staging.watermark > seq ? lane->staging.watermark : seq;
+    return seq;
 }
 
 /* Head up to which records may be written: what they overwrite is history. */
@@ -192,12 +192,15 @@ void nvm_lane_stage(struct nvm_lane *lane, unsigned count)
         nvm_lane_settle(lane); /* other threads write here: no fence of ours follows */
     else
         nvm_lane_settle_later(lane);
-    raise_watermark(lane->lanes, history(heap));
-    uint64_t room = room_below(lane, lane->staging.watermark);
+    raise_watermark(&heap->lanes, history(heap));
+    if (head > lane->carry_head) /* a record has carried it to media */
+        lane->watermark_on_media = lane->staging.watermark;
+    uint64_t room = room_below(lane, lane->watermark_on_media);
+    carry(lane, head, atomic_load(&heap->lanes.watermark));
     while (room < head + count) {
         /* A lane that has come to rest, or an operation in flight, holds it back. */
         nvm_lanes_checkpoint(heap);
-        room = room_below(lane, watermark_on_media(lane));
+        room = room_below(lane, watermark_line(lane));
         if (room < head + count)
             sched_yield();
     }
@@ -207,17 +210,15 @@ void nvm_lane_stage(struct nvm_lane *lane, unsigned count)
 uint64_t nvm_lane_log_group(struct nvm_lane *lane, const struct nvm_record *records,
                             unsigned count)
 {
-    struct nvm_lanes *lanes = lane->lanes;
+    struct nvm_lanes *lanes = &lane->heap->lanes;
     struct nvm_record *record = &lane->staging;
     struct nvm_persist counts = {0};
-    uint64_t watermark = atomic_load_explicit(&lanes->watermark, memory_order_relaxed);
     uint64_t head = nvm_lane_head(lane);
     atomic_store_explicit(&lane->last, 0, memory_order_relaxed);
     uint64_t seq = atomic_fetch_add(&lanes->clock, 1);
     for (unsigned i = 0; i < count; i++) {
         record->tag = records[i].tag;
         record->dest = records[i].dest;
-        record->watermark = watermark;
         record->seq = seq;
         record->detail = records[i].detail | (uint64_t)i << NVM_DETAIL_INDEX |
                          (uint64_t)(count - 1) << NVM_DETAIL_GROUP;

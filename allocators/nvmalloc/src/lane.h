@@ -18,8 +18,8 @@
  *    lane's records with seq <= X are durable.  Recovery ignores records with
  *    seq <= X.  X must be global: with a watermark a lane, an old record left
  *    in an idle lane would undo the effect of a newer one, overwritten already.
- * 4. Every record carries the watermark that its writer knew: it becomes
- *    durable with the record, for nothing.  It never goes back: while a lane
+ * 4. Every record carries the watermark that its writer knew at its last stage: it
+ * becomes durable with the record, for nothing.  It never goes back: while a lane
  *    overwrites its oldest record, its newest one carries as much.
  * 5. A *stage* is due whenever a quarter of a ring has been written.  It
  *    settles the records since the last stage: applies their marks, and
@@ -71,13 +71,11 @@
 #include "layout.h"
 #include "persist.h"
 
-/* What a stage must make durable on behalf of a record. */
-struct nvm_mirror {
-    const void *dest;
-    uint64_t note; /* see nvm_lane_note() */
-};
-/* A note with this bit is the record's tag, op included (MOVE: op, and the address of
-   `from`); one without it is the tag of a block whose mark is applied late. */
+/* Records of a ring, at most (layout.c). */
+#define NVM_RING_MAX 256u
+
+/* A note (nvm_lane_note()) with this bit is the record's tag, op included (MOVE: op, and
+   the address of `from`); one without it is the tag of a block whose mark is late. */
 #define NVM_NOTE_TAG ((uint64_t)1 << 63)
 
 /* Where a stage stood: records before `head` have seq <= `seq`. */
@@ -87,13 +85,17 @@ struct nvm_stage {
 };
 #define NVM_STAGES 8u
 
+/* Slots of a lane's tables of flushed lines, and the bits of a line's number; those above
+   tell one settling from another, so that the tables need not be emptied. */
+#define NVM_SEEN_LINES       256u
+#define NVM_LINE_NUMBER_BITS 51u
+
 struct nvm_lane {
     /* The owner's. */
     uint64_t room;           /* head at which a stage is due */
     struct nvm_record *ring; /* on media */
-    struct nvm_mirror *mirror;
-    struct nvm_lanes *lanes;
-    uint32_t mask; /* records of the ring - 1 */
+    uint64_t mask;           /* records of the ring - 1 */
+    uint64_t crc_start;      /* nvm_record_crc_watermark() of what `staging` carries */
     uint32_t salt;
     uint16_t index;
     bool owned;  /* under nvm_lanes.lock */
@@ -101,7 +103,9 @@ struct nvm_lane {
     struct nvm_heap *heap;
     struct nvm_stage stages[NVM_STAGES]; /* newest at stage_count - 1 */
     uint64_t stage_count;
-    _Atomic uint64_t joined; /* records that shared another's fence */
+    uint64_t carry_head; /* from this record on, `staging`'s watermark is carried */
+    uint64_t watermark_on_media; /* at least */
+    _Atomic uint64_t joined;     /* records that shared another's fence */
     /* The record that is being written; its `watermark` is what the newest one
        carries.  detail, from and zero are 0 between operations. */
     _Alignas(64) struct nvm_record staging;
@@ -114,8 +118,16 @@ struct nvm_lane {
     pthread_mutex_t stage;              /* guards what follows */
     uint64_t fenced;
     uint64_t applied;
-    uint64_t flushed_seq;       /* seq of the last applied record */
+    uint64_t flushed_seq; /* seq of the last applied record */
+    uint64_t settlings;
+    uintptr_t seen_slots[NVM_SEEN_LINES];
+    uintptr_t seen_marks[NVM_SEEN_LINES];
     struct nvm_persist persist; /* counts of its settlings */
+
+    /* The owner's again: what a stage must settle on behalf of each record, by its place
+       in the ring. */
+    _Alignas(64) const void *dests[NVM_RING_MAX];
+    uint64_t notes[NVM_RING_MAX];
 };
 
 /* All lanes of a heap, the clock and the watermark. */
@@ -167,32 +179,27 @@ nvm_lane_log(struct nvm_lane *lane, struct nvm_lanes *lanes, uint64_t head, uint
              uint64_t dest, bool unusual)
 {
     struct nvm_record *record = &lane->staging;
-    uint64_t watermark = atomic_load_explicit(&lanes->watermark, memory_order_relaxed);
     /* Theory 7: announce, then draw. The draw's lock prefix orders the two. */
     atomic_store_explicit(&lane->last, 0, memory_order_relaxed);
     record->tag = tag;
     record->dest = dest;
-    record->watermark = watermark;
     record->ordinal = (uint32_t)head;
-    uint64_t crc =
-        nvm_record_crc_begin(tag, dest, watermark, 0, 0, lane->salt ^ (uint32_t)head);
     uint64_t seq = atomic_fetch_add(&lanes->clock, 1);
     record->seq = seq;
-    record->crc = (uint32_t)nvm_crc32c_u64(crc, seq);
+    record->crc =
+        (uint32_t)nvm_record_crc_rest(lane->crc_start ^ (uint32_t)head, tag, dest, seq);
     /* The record must be durable before any of its effects can be: an effect
        without its record would be a half operation. */
     nvm_log_line(&lane->ring[head & lane->mask], (const uint64_t *)record, unusual);
     return seq;
 }
 
-/* Remembers what the stage must settle of the operation's record number `index` in its
- * lane. */
+/* Remembers what the stage must settle of the lane's record number `index`. */
 static inline __attribute__((always_inline)) void
 nvm_lane_note(struct nvm_lane *lane, uint64_t index, const void *dest, uint64_t note)
 {
-    struct nvm_mirror *mirror = &lane->mirror[index & lane->mask];
-    mirror->dest = dest;
-    mirror->note = note;
+    lane->dests[index & lane->mask] = dest;
+    lane->notes[index & lane->mask] = note;
 }
 
 /* Ends the operation, all of whose records are noted; head: behind them. */

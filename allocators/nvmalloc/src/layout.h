@@ -140,8 +140,7 @@ struct nvm_record {
     uint64_t from;      /* 40 MOVE: offset of the slot that is emptied; else 0 */
     uint64_t zero;      /* 48 0 */
     uint32_t ordinal;   /* 56 its number in the lane since the heap was opened */
-    uint32_t crc;       /* 60 crc32c of (detail, from,) tag, dest, watermark, seq; it
-                              starts from the heap's salt ^ ordinal */
+    uint32_t crc;       /* 60 salted crc32c: nvm_record_crc() */
 };
 _Static_assert(sizeof(struct nvm_record) == 64, "one line");
 _Static_assert(offsetof(struct nvm_record, crc) == 60, "on-media offset");
@@ -200,26 +199,28 @@ static inline int nvm_tag_is_extent(uint64_t tag)
 }
 
 /*
- * detail and from are covered if one of them is not 0, so that the records of
- * plain allocations and frees, where both are 0, do without; seq comes last,
- * so that all but one step is done before it is drawn.
+ * The watermark comes first, because it changes seldom, and seq last, so that
+ * all but one step is done before it is drawn.  detail and from are covered if
+ * one of them is not 0: the records of plain allocations and frees do without.
  */
-static inline __attribute__((always_inline)) uint64_t
-nvm_record_crc_begin(uint64_t tag, uint64_t dest, uint64_t watermark, uint64_t detail,
-                     uint64_t from, uint64_t salt)
+static inline uint64_t nvm_record_crc_watermark(uint64_t watermark, uint32_t salt)
 {
-    uint64_t crc = salt;
-    if ((detail | from) != 0)
-        crc = nvm_crc32c_u64(nvm_crc32c_u64(crc, detail), from);
-    return nvm_crc32c_u64(nvm_crc32c_u64(nvm_crc32c_u64(crc, tag), dest), watermark);
+    return nvm_crc32c_u64(salt, watermark);
+}
+
+/* start: of nvm_record_crc_watermark(); ^ ordinal. */
+static inline __attribute__((always_inline)) uint64_t
+nvm_record_crc_rest(uint64_t start, uint64_t tag, uint64_t dest, uint64_t seq)
+{
+    return nvm_crc32c_u64(nvm_crc32c_u64(nvm_crc32c_u64(start, tag), dest), seq);
 }
 
 static inline uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t salt)
 {
-    uint64_t crc =
-        nvm_record_crc_begin(record->tag, record->dest, record->watermark, record->detail,
-                             record->from, salt ^ record->ordinal);
-    return (uint32_t)nvm_crc32c_u64(crc, record->seq);
+    uint64_t start = nvm_record_crc_watermark(record->watermark, salt) ^ record->ordinal;
+    if ((record->detail | record->from) != 0)
+        start = nvm_crc32c_u64(nvm_crc32c_u64(start, record->detail), record->from);
+    return (uint32_t)nvm_record_crc_rest(start, record->tag, record->dest, record->seq);
 }
 
 /* The "valid if and only if" of a record, above. */

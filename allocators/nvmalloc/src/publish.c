@@ -18,6 +18,7 @@
 
 nvm_ref nvm_reserve(nvm_heap *heap, size_t size)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
     int error = tcache == NULL ? nvm_tcache_refused(heap)
@@ -32,6 +33,7 @@ nvm_ref nvm_reserve(nvm_heap *heap, size_t size)
 
 int nvm_cancel(nvm_heap *heap, nvm_ref reserved)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block block;
     if (tcache == NULL)
@@ -112,6 +114,7 @@ static const char *judge(struct nvm_heap *heap, const struct nvm_action *action,
 
 int nvm_publish(nvm_heap *heap, const struct nvm_action *actions, size_t count)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_effect effects[NVM_ACTIONS_MAX];
     if (tcache == NULL)
@@ -176,6 +179,7 @@ static bool fits_as_well(const struct nvm_heap *heap, struct nvm_block block, si
 
 int nvm_realloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_block old, new;
     if (tcache == NULL)

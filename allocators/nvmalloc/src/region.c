@@ -143,10 +143,11 @@ int nvm_region_open_read_only(const char *path, struct nvm_region *region)
 
 void nvm_region_close(struct nvm_region *region)
 {
-    if (region->fd < 0)
+    if (region->fd < 0 && !region->detached)
         return;
     munmap(region->base, region->reserved);
-    close(region->fd); /* releases the lock */
+    if (region->fd >= 0)
+        close(region->fd); /* releases the lock */
 }
 
 void nvm_region_abandon(struct nvm_region *region)
@@ -155,6 +156,51 @@ void nvm_region_abandon(struct nvm_region *region)
     if (region->fd >= 0)
         close(region->fd);
     region->fd = -1;
+}
+
+/* Allocates the pages of [offset, offset + length), as a store to each of them would. */
+static int populate(const struct nvm_region *region, uint64_t offset, uint64_t length)
+{
+    while (madvise(region->base + offset, length, MADV_POPULATE_WRITE) != 0) {
+        if (errno == EFAULT) /* the store would have raised SIGBUS */
+            return ENOSPC;
+        if (errno != EINTR && errno != EAGAIN)
+            return errno;
+    }
+    return 0;
+}
+
+/* Maps all of the region's addresses to its file. */
+static int map_whole(struct nvm_region *region)
+{
+    uint64_t size = region->size;
+    int error = map_range(region, 0, region->reserved, PROT_READ | PROT_WRITE);
+    region->size = size; /* which is what the heap may use */
+    return error;
+}
+
+int nvm_region_detach(struct nvm_region *region)
+{
+    if (ftruncate(region->fd, (off_t)region->reserved) != 0)
+        return errno;
+    int error = map_whole(region);
+    if (error == 0)
+        error = populate(region, 0, 4096);
+    if (error != 0)
+        return error == EINVAL ? ENOTSUP : error;
+    close(region->fd);
+    region->fd = -1;
+    region->detached = true;
+    return 0;
+}
+
+int nvm_region_replace(struct nvm_region *region, int fd)
+{
+    region->fd = fd;
+    int error = map_whole(region);
+    close(fd);
+    region->fd = -1;
+    return error;
 }
 
 int nvm_region_reserve(struct nvm_region *region, uint64_t max_size)
@@ -172,6 +218,8 @@ int nvm_region_reserve(struct nvm_region *region, uint64_t max_size)
 
 int nvm_region_allocate(struct nvm_region *region, uint64_t offset, uint64_t length)
 {
+    if (region->detached)
+        return populate(region, offset, length);
     if (region->fd < 0)
         return 0;
     return posix_fallocate(region->fd, (off_t)offset, (off_t)length);
@@ -181,10 +229,17 @@ int nvm_region_grow(struct nvm_region *region, uint64_t size)
 {
     if (size <= region->size) /* grown before, by an open that crashed */
         return 0;
-    if (region->fd < 0 || size > region->reserved)
+    if ((region->fd < 0 && !region->detached) || size > region->reserved)
         return ENOMEM;
     uint64_t old = region->size & ~(uint64_t)4095;
     int error = nvm_region_allocate(region, old, size - old);
+    if (region->detached) { /* it is mapped already; a heap's sizes are whole pages */
+        if (error == 0)
+            region->size = size;
+        else /* gives back what was allocated of it */
+            (void)nvm_region_punch(region, region->size, size - region->size);
+        return error;
+    }
     if (error != 0) {
         /* Gives back what was allocated of it before the space ran out. */
         (void)!ftruncate(region->fd, (off_t)region->size);
@@ -195,6 +250,8 @@ int nvm_region_grow(struct nvm_region *region, uint64_t size)
 
 int nvm_region_punch(struct nvm_region *region, uint64_t offset, uint64_t length)
 {
+    if (region->detached)
+        return madvise(region->base + offset, length, MADV_REMOVE) == 0 ? 0 : errno;
     if (region->fd < 0)
         return ENOTSUP;
     return fallocate(region->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,

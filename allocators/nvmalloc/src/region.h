@@ -11,6 +11,12 @@
  * open-file-description lock refuses a second opener in this process or
  * another, and goes with a crash.  A forked child does not inherit the
  * mapping, which would keep the file locked after its parent's end.
+ *
+ * A *detached* region has no descriptor any more, for programs that know
+ * nothing of a heap and may close or reuse whatever descriptor they find: the
+ * whole of what it may grow to is mapped, and pages are allocated by
+ * populating the mapping (Linux 5.14).  It has no lock either: nobody but this
+ * process may know the file's name.
  */
 #ifndef NVM_REGION_H
 #define NVM_REGION_H
@@ -27,6 +33,7 @@ struct nvm_region {
     uint64_t size;     /* bytes that are mapped */
     uint64_t reserved; /* bytes of addresses, from base on */
     bool map_sync;
+    bool detached; /* fd is -1, and the mapping is a file's */
 };
 
 /* errno values; *region is undefined after a failure, and nothing is left.
@@ -39,6 +46,13 @@ int nvm_region_open_read_only(const char *path, struct nvm_region *region);
 void nvm_region_close(struct nvm_region *region);
 /* In a forked child: forgets the parent's file. */
 void nvm_region_abandon(struct nvm_region *region);
+
+/* Gives the descriptor up; 0, or an errno value with nothing changed but the file's
+   size (ENOTSUP: the kernel or the file system allocates no page for a mapping). */
+int nvm_region_detach(struct nvm_region *region);
+/* Maps another file, of the same length, in a detached region's place; closes fd.
+   Async-signal-safe. */
+int nvm_region_replace(struct nvm_region *region, int fd);
 
 /* Reserves addresses for max_size bytes; only while nothing refers to base. */
 int nvm_region_reserve(struct nvm_region *region, uint64_t max_size);

@@ -25,14 +25,19 @@ static void after_fork(void)
    the threads' caches, and `foreign` makes it fail. */
 static void in_child(void)
 {
-    for (struct nvm_heap *heap = open_heaps; heap != NULL; heap = heap->next_open) {
-        if (heap->region.fd < 0)
-            continue; /* an attached image is no file of ours */
+    struct nvm_heap *own = NULL;
+    for (struct nvm_heap *heap = open_heaps, *next; heap != NULL; heap = next) {
+        next = heap->next_open;
+        if (heap->region.fd < 0) { /* no file of the parent's: an image, or detached */
+            heap->next_open = own;
+            own = heap;
+            continue;
+        }
         heap->id = ++last_id;
         heap->foreign = true;
         nvm_region_abandon(&heap->region);
     }
-    open_heaps = NULL;
+    open_heaps = own;
     pthread_mutex_unlock(&registry_lock);
 }
 

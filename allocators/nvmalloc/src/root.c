@@ -76,6 +76,7 @@ static int make_root(struct nvm_tcache *tcache, struct nvm_root_entry *entry, si
 
 void *nvm_root(nvm_heap *heap, size_t size)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     if (tcache == NULL) {
         errno = nvm_tcache_refused(heap);
@@ -154,6 +155,7 @@ static nvm_ref *named_locked(struct nvm_tcache *tcache, const char *name, int cr
 
 nvm_ref *nvm_named(nvm_heap *heap, const char *name, int create)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     size_t length = strlen(name);
     if (tcache == NULL || length == 0 || length > NVM_NAME_MAX) {
@@ -170,6 +172,7 @@ nvm_ref *nvm_named(nvm_heap *heap, const char *name, int create)
 
 int nvm_unname(nvm_heap *heap, const char *name)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_root_entry *place;
     int error = 0;
@@ -197,6 +200,7 @@ int nvm_unname(nvm_heap *heap, const char *name)
 
 int nvm_each_name(nvm_heap *heap, nvm_name_fn *visit, void *context)
 {
+    nvm_protect_look(heap);
     for (uint32_t i = 1; i < heap->super.roots; i++) {
         struct nvm_root_entry *entry = &table(heap)[i];
         if (!nvm_root_valid(entry, heap->salt))

@@ -23,26 +23,32 @@
 #include "heap.h"
 #include "mark.h"
 
-#define SEEN_LINES 256u
-#define RING_MAX   256u
-#define LINES_MAX  (2 * RING_MAX)
+#define LINES_MAX (2 * NVM_RING_MAX)
 
 /* The lines that are to be flushed in this settling. */
 struct lines {
-    uintptr_t seen[SEEN_LINES]; /* numbers of lines, by their low bits */
+    struct nvm_lane *lane;
+    uintptr_t settling; /* lane->settlings, where no line's number reaches */
+    const void **end;   /* of the list */
     const void *list[LINES_MAX];
-    uint32_t count;
 };
 
-static inline __attribute__((always_inline)) void note_line(struct lines *lines,
-                                                            const void *address)
+/* Takes a line into the list unless its number has been seen. */
+static inline __attribute__((always_inline)) void
+note_line(struct lines *lines, uintptr_t *seen, uintptr_t number, const void *address)
 {
-    uintptr_t line = (uintptr_t)address / NVM_LINE;
-    uintptr_t *slot = &lines->seen[line % SEEN_LINES];
-    if (*slot != line) {
-        *slot = line;
-        lines->list[lines->count++] = address;
+    uintptr_t *slot = &seen[number % NVM_SEEN_LINES];
+    number += lines->settling;
+    if (*slot != number) {
+        *slot = number;
+        *lines->end++ = address;
     }
+}
+
+static inline __attribute__((always_inline)) void note_slot(struct lines *lines,
+                                                            const void *slot)
+{
+    note_line(lines, lines->lane->seen_slots, (uintptr_t)slot / NVM_LINE, slot);
 }
 
 /* Of a record that is no small block's: what else to flush; NULL: nothing. */
@@ -61,46 +67,61 @@ static __attribute__((noinline)) const void *place_of_mark(struct nvm_heap *heap
     }
 }
 
-/* Notes the lines of records [from, to), newest first, and applies their marks if they
-   are not. */
-static inline __attribute__((always_inline)) void settle_records(struct nvm_lane *lane,
-                                                                 uint64_t from,
-                                                                 uint64_t to, bool apply,
-                                                                 struct lines *lines)
+/* Notes the slots of records [from, to), newest first. */
+static inline void note_slots(struct nvm_lane *lane, uint64_t from, uint64_t to,
+                              struct lines *lines)
+{
+    const void *previous = NULL;
+    for (uint64_t at = to; at-- > from;) {
+        const void *slot = lane->dests[at & lane->mask];
+        if (slot == previous) /* emptied and filled again at once, as is often done */
+            continue;
+        note_slot(lines, slot);
+        previous = slot;
+    }
+}
+
+/* Notes the marks of records [from, to), and applies them if they are not. */
+static inline __attribute__((always_inline)) void settle_marks(struct nvm_lane *lane,
+                                                               uint64_t from, uint64_t to,
+                                                               bool apply,
+                                                               struct lines *lines)
 {
     struct nvm_heap *heap = lane->heap;
-    for (uint64_t at = to; at-- > from;) {
-        const struct nvm_mirror *mirror = &lane->mirror[at & lane->mask];
-        uint64_t note = mirror->note;
-        note_line(lines, mirror->dest);
-        if (__builtin_expect((note & NVM_NOTE_TAG) != 0, 0)) {
+    uint64_t *bitmaps = heap->bitmaps;
+    uint64_t mask = lane->mask;
+    for (uint64_t at = from; at < to; at++) {
+        uint64_t note = lane->notes[at & mask];
+        if (__builtin_expect((int64_t)note < 0, 0)) {
             const void *place = place_of_mark(heap, note);
             if (place != NULL)
-                note_line(lines, place);
+                note_slot(lines, place);
             continue;
         }
-        uint64_t *word = nvm_heap_mark(heap, note);
+        uint64_t word = nvm_tag_position(note) / 64;
         if (apply)
-            __atomic_store_n(word,
-                             __atomic_load_n(word, __ATOMIC_RELAXED) ^
+            __atomic_store_n(&bitmaps[word],
+                             __atomic_load_n(&bitmaps[word], __ATOMIC_RELAXED) ^
                                  nvm_mark_toggle[nvm_tag_bit(note)],
                              __ATOMIC_RELAXED);
-        note_line(lines, word);
+        /* Bitmaps begin at a line; 0 is no line's number in the table. */
+        note_line(lines, lane->seen_marks, word / 8 + 1, &bitmaps[word]);
     }
 }
 
 /* After all marks are applied: several share a line, and it is flushed once. */
 static void flush_lines(const struct lines *lines, struct nvm_persist *persist)
 {
+    const void *const *at = lines->list;
     if (nvm_flush_chosen != NVM_FLUSH_CLWB || nvm_persist_observed()) {
-        for (uint32_t i = 0; i < lines->count; i++)
-            nvm_flush_one(persist, lines->list[i]);
+        for (; at < lines->end; at++)
+            nvm_flush_one(persist, *at);
         return;
     }
-    for (uint32_t i = 0; i < lines->count; i++)
-        nvm_clwb(lines->list[i]);
-    persist->flushes += lines->count;
-    persist->pending |= lines->count != 0;
+    for (; at < lines->end; at++)
+        nvm_clwb(*at);
+    persist->flushes += (uint64_t)(lines->end - lines->list);
+    persist->pending |= lines->end != lines->list;
 }
 
 /* Applies the marks of records [applied, head), and flushes those and [again, applied).
@@ -109,12 +130,18 @@ static void settle(struct nvm_lane *lane, uint64_t again, uint64_t head,
                    struct nvm_persist *persist)
 {
     struct lines lines;
-    memset(lines.seen, 0, sizeof(lines.seen));
-    lines.count = 0;
+    lines.lane = lane;
+    lines.settling = ++lane->settlings << NVM_LINE_NUMBER_BITS;
+    lines.end = lines.list;
+    if (lines.settling == 0) { /* the numbers begin anew: none of before may be met */
+        memset(lane->seen_slots, 0, sizeof(lane->seen_slots));
+        memset(lane->seen_marks, 0, sizeof(lane->seen_marks));
+    }
     pthread_mutex_lock(&lane->heap->mark_lock);
-    settle_records(lane, lane->applied, head, true, &lines);
+    settle_marks(lane, lane->applied, head, true, &lines);
     pthread_mutex_unlock(&lane->heap->mark_lock);
-    settle_records(lane, again, lane->applied, false, &lines);
+    settle_marks(lane, again, lane->applied, false, &lines);
+    note_slots(lane, again, head, &lines);
     flush_lines(&lines, persist);
     lane->applied = head;
 }

@@ -19,6 +19,7 @@ static void handle(int signal, siginfo_t *info, void *context)
     if (guard != NULL) {
         guard->address = info->si_addr;
         innermost = guard->outer;
+        nvm_protect_return(guard->stand);
         siglongjmp(guard->jump, 1);
     }
     if (before.sa_flags & SA_SIGINFO) {
@@ -44,6 +45,7 @@ void nvm_sigbus_begin(struct nvm_sigbus *guard)
     pthread_once(&once, install);
     guard->outer = innermost;
     guard->address = NULL;
+    guard->stand = nvm_protect_stand();
     innermost = guard;
 }
 

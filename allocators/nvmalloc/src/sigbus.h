@@ -15,11 +15,14 @@
 #include <setjmp.h>
 #include <stdbool.h>
 
+#include "protect.h"
+
 struct nvm_heap;
 
 struct nvm_sigbus {
     sigjmp_buf jump;
     struct nvm_sigbus *outer;
+    struct nvm_stand stand; /* the windows that a jump leaves behind it */
     const void *address; /* that was read */
 };
 

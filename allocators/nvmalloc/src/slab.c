@@ -47,7 +47,7 @@ int nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *persist, unsig
     slab->state = NVM_SLAB_PARTIAL;
     slab->hint = 0;
     for (uint32_t word = 0; word < info->words; word++)
-        slab->bits[word] = nvm_mark_capacity(word, info->blocks);
+        heap->slab_bits[slab->unit][word] = nvm_mark_capacity(word, info->blocks);
     uint64_t tag = nvm_slab_tag(unit, klass, generation);
     nvm_unit_set(heap, unit, info->units, nvm_unit_make(scanned_kind(heap, klass), tag));
     *made = slab;
@@ -140,8 +140,9 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
             live[word] = live_in_dram(heap, tag, word);
         else
             set_state(heap, tag, word, live[word]);
-        slab->bits[word] = nvm_mark_capacity(word, info->blocks) & ~live[word];
-        slab->free += (uint32_t)__builtin_popcountl(slab->bits[word]);
+        heap->slab_bits[slab->unit][word] =
+            nvm_mark_capacity(word, info->blocks) & ~live[word];
+        slab->free += (uint32_t)__builtin_popcountl(heap->slab_bits[slab->unit][word]);
     }
     slab->state = slab->free != 0 ? NVM_SLAB_PARTIAL : NVM_SLAB_FULL;
     nvm_unit_set(heap, slab->unit, info->units,
@@ -154,13 +155,14 @@ unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
     const struct nvm_class *info = &nvm_classes[slab->klass];
     uint64_t base = nvm_unit_offset(heap, slab->unit);
     uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
+    uint64_t *bits = heap->slab_bits[slab->unit];
     unsigned taken = 0;
     uint32_t word = slab->hint;
     for (; word < info->words; word++) {
-        while (slab->bits[word] != 0 && taken < want) {
-            uint32_t bit = (uint32_t)__builtin_ctzl(slab->bits[word]);
+        while (bits[word] != 0 && taken < want) {
+            uint32_t bit = (uint32_t)__builtin_ctzl(bits[word]);
             uint64_t index = word * NVM_WORD_BLOCKS + bit;
-            slab->bits[word] &= slab->bits[word] - 1;
+            bits[word] &= bits[word] - 1;
             blocks[taken++] =
                 (struct nvm_block){base + index * info->size, tag + word * 64 + bit};
         }
@@ -172,10 +174,10 @@ unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
     return taken;
 }
 
-void nvm_slab_give(struct nvm_slab *slab, uint64_t tag)
+void nvm_slab_give(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t tag)
 {
     uint32_t word = nvm_tag_word(tag);
-    slab->bits[word] |= (uint64_t)1 << nvm_tag_bit(tag);
+    heap->slab_bits[slab->unit][word] |= (uint64_t)1 << nvm_tag_bit(tag);
     if (word < slab->hint)
         slab->hint = word;
     slab->free++;

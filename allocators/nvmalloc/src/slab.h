@@ -6,7 +6,7 @@
  * Three things tell of its blocks:
  *   bitmap on media     bit i = 1: block i is live; what counts after a crash,
  *                       together with the records that are not settled (lane.h)
- *   slab->bits in DRAM  bit i = 1: block i is free and in no thread's cache
+ *   slab_bits in DRAM   bit i = 1: block i is free and in no thread's cache
  *   heap->state in DRAM what block i is to whoever holds it (block.h)
  * so  state(i) != IDLE  ->  !free(i),  and  state(i) == IDLE && !free(i)  means
  * "in a cache".  Blocks that were in caches are free again after a crash.
@@ -34,7 +34,7 @@ struct nvm_block;
 
 enum nvm_slab_state {
     NVM_SLAB_NONE = 0,
-    NVM_SLAB_UNSCANNED, /* in bin->unscanned; free and bits are not valid */
+    NVM_SLAB_UNSCANNED, /* in bin->unscanned; free and its bits are not valid */
     NVM_SLAB_PARTIAL,   /* in bin->partial; 0 < free */
     NVM_SLAB_FULL,      /* in no list; free = 0 */
     NVM_SLAB_DAMAGED,   /* in no list; out of use */
@@ -46,12 +46,11 @@ struct nvm_slab {
     struct nvm_slab *next;
     struct nvm_slab *previous;
     uint32_t unit;
-    uint32_t free; /* popcount(bits) */
+    uint32_t free; /* blocks whose bits are set */
     uint32_t hint; /* words before it have no free block */
     uint8_t state; /* enum nvm_slab_state */
     uint8_t klass;
     uint16_t arena;
-    uint64_t bits[NVM_BITMAP_WORDS];
 };
 
 /* Makes a new slab of the class, durably.  It is PARTIAL with every block free, and in
@@ -69,7 +68,7 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab);
 unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
                        struct nvm_block *blocks, unsigned want);
 /* Gives one block back. */
-void nvm_slab_give(struct nvm_slab *slab, uint64_t tag);
+void nvm_slab_give(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t tag);
 
 /* Live blocks in word `word` of the slab whose first block has the tag: by DRAM if
    the slab was scanned, else by media, where a damaged word has none. */

@@ -57,6 +57,7 @@ static void leave_entry(unsigned i)
     /* The registry's lock keeps the heap from being closed meanwhile. */
     struct nvm_heap *heap = nvm_registry_lock(entry.id);
     if (heap != NULL) {
+        NVM_WINDOW(heap);
         pthread_mutex_lock(&heap->threads_lock);
         leave_locked(entry.tcache, true);
         pthread_mutex_unlock(&heap->threads_lock);
@@ -78,6 +79,7 @@ static void make_exit_key(void)
 
 static struct nvm_tcache *make(struct nvm_heap *heap)
 {
+    NVM_WINDOW(heap); /* the lane may be a new one */
     struct nvm_tcache *tcache = nvm_dram_map(tcache_bytes());
     if (tcache == NULL)
         return NULL;
@@ -96,7 +98,8 @@ static struct nvm_tcache *make(struct nvm_heap *heap)
             errno = ENOSPC;
             return NULL;
         }
-        tcache->fast = heap->super.mode == NVM_LOG_OWNED && !tcache->lane->shared;
+        tcache->fast = heap->super.mode == NVM_LOG_OWNED && !tcache->lane->shared &&
+                       !heap->protection.on;
     }
     tcache->arena = atomic_fetch_add(&heap->next_arena, 1) % heap->arena_count;
     pthread_mutex_lock(&heap->threads_lock);
@@ -161,6 +164,7 @@ int nvm_tcache_refused(struct nvm_heap *heap)
 
 int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_block *block)
 {
+    NVM_WINDOW(tcache->heap);
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     unsigned want = ((unsigned)(bin->limit - bin->bottom) + 1) / 2;
     int error;
@@ -186,6 +190,7 @@ int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_bloc
 
 int nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
 {
+    NVM_WINDOW(tcache->heap);
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     uint32_t surplus = (nvm_tcache_count(bin) + 1) / 2;
     nvm_arena_give(tcache->heap, &tcache->persist, bin->bottom, surplus);

@@ -53,6 +53,7 @@ static int walk_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk
 int nvm_walk(nvm_heap *heap, nvm_walk_fn *visit, void *context)
 {
     struct walk walk = {visit, context};
+    nvm_protect_look(heap);
     return heap->foreign ? nvm_tcache_refused(heap)
                          : nvm_heap_each_run(heap, walk_run, &walk);
 }
@@ -114,6 +115,8 @@ void nvm_stats(nvm_heap *heap, struct nvm_heap_stats *stats)
     memset(stats, 0, sizeof(*stats));
     if (heap->foreign)
         return;
+    nvm_protect_look(heap);
+    stats->protect = heap->protection.on;
     stats->file_bytes = heap->super.size;
     stats->max_bytes = heap->super.max_size;
     stats->used_bytes = metadata_bytes(heap);

@@ -2,24 +2,22 @@
 /*
  * test_powerfail.c - cuts the power before every persistence event.
  *
- * A shadow image holds what surely is on media: lines as they were when they
- * were flushed (or written non-temporally), once the fence after that has
- * passed.  Before each flush, fence and non-temporal store of a history of
- * random operations, images are built from the shadow plus some of the lines
- * that differ from it (none, all, random halves: a cache may evict any), each
- * is opened as a heap, and held to the recovery contract: every slot as
- * acknowledged, the one in flight whole or absent, content as persisted, live
- * blocks = reachable blocks, nvm_check().  A second crash is simulated by
- * opening every image twice, the first time without closing.
+ * An application (application.h) works on a heap image in memory (nvm_attach()),
+ * its operations handed to two or three threads in turn.  Before each flush, fence and
+ * non-temporal store, images are made of what a cut might leave (power.h); each
+ * is attached as a heap, and must hold the forest before or after the operation
+ * in flight, and pass nvm_check().  Some of the recoveries are cut off at each of
+ * their own events, in turn.  Now and then the application goes on from such an
+ * image instead of the heap: the next generation.
  *
- * Single-threaded; whole lines only.  The power-fail laboratory (faults/) goes
- * down to single stores and two threads; this test is the allocator's own.
+ * Whole lines only.  The power-fail laboratory (faults/) goes down to single
+ * stores and concurrent threads; this test is the allocator's own.
+ *
+ * NVM_TEST_HISTORIES: how many of each kind; NVM_TEST_SEED: that one alone.
  */
-#include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,209 +26,105 @@
 
 #include <cmocka.h>
 
-#include "nvmalloc.h"
+#include "application.h"
+#include "power.h"
 
-#define HEAP_BYTES     ((size_t)1 << 20)
-#define LINE           64u
-#define LINES          (HEAP_BYTES / LINE)
-#define OUTER          24u
-#define INNER          4u /* slots at the start of a container block */
-#define RANDOM_SUBSETS 2u
+#define HEAP_MAX    ((size_t)1 << 20)
+#define THREADS     3u
+#define NESTED_MAX  6u  /* cuts of one recovery */
+#define NESTED_EACH 24u /* of so many images one recovery is cut */
 
-/* What the application knows of a slot. */
-struct expected {
-    size_t size; /* 0: empty */
-    uint64_t stamp;
-    int persisted; /* content (inner slots included) is durable */
-};
-
-struct model {
-    struct expected outer[OUTER];
-    struct expected inner[OUTER][INNER];
-};
-
-static char heap_path[64], image_path[64];
-static nvm_heap *heap;
-static char *heap_base;
-static nvm_ref *slots;
-static char shadow[HEAP_BYTES];
-static struct {
-    size_t line;
-    int taken; /* content captured (flush) or to be read at the fence (nt) */
-    char content[LINE];
-} queue[LINES];
-static size_t queued;
-static struct model before, after; /* of the operation in flight */
-static uint64_t random_state, states, images_replayed;
-static const char *phase;
-
-static uint64_t draw(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state;
-}
-
-static void note_line(size_t line, int flushed)
-{
-    queue[queued].line = line;
-    queue[queued].taken = flushed;
-    if (flushed)
-        memcpy(queue[queued].content, heap_base + line * LINE, LINE);
-    queued++;
-    assert_true(queued < LINES);
-}
-
-static void commit_queue(void)
-{
-    for (size_t i = 0; i < queued; i++)
-        memcpy(shadow + queue[i].line * LINE,
-               queue[i].taken ? queue[i].content : heap_base + queue[i].line * LINE,
-               LINE);
-    queued = 0;
-}
-
-/* --- the oracle --- */
-
-struct block {
-    char *address;
-    size_t usable;
-};
-struct blocks {
-    struct block list[OUTER * (INNER + 1) + 2];
-    size_t count;
-};
-
-static int collect(void *context, void *address, size_t usable)
-{
-    struct blocks *blocks = context;
-    assert_true(blocks->count < sizeof(blocks->list) / sizeof(blocks->list[0]));
-    blocks->list[blocks->count++] = (struct block){address, usable};
-    return 0;
-}
-
-static int by_address(const void *a, const void *b)
-{
-    const struct block *x = a, *y = b;
-    return (x->address > y->address) - (x->address < y->address);
-}
-
-static void fill(char *block, size_t from, size_t size, uint64_t stamp)
-{
-    for (size_t i = from; i < size; i++)
-        block[i] = (char)(stamp * 31 + i);
-}
-
-static int content_fits(const char *block, size_t from, size_t size, uint64_t stamp)
-{
-    for (size_t i = from; i < size; i++)
-        if (block[i] != (char)(stamp * 31 + i))
-            return 0;
-    return 1;
-}
-
-/* Whether a slot is in state e (content included, where that is durable). */
-static int slot_is(nvm_heap *image, nvm_ref ref, const struct expected *e, size_t from)
-{
-    if (e->size == 0 || ref == 0)
-        return (e->size == 0) == (ref == 0);
-    if (nvm_usable_size(image, ref) < e->size)
-        return 0;
-    return !e->persisted || content_fits(nvm_ptr(image, ref), from, e->size, e->stamp);
-}
-
-static void check_slot(nvm_heap *image, nvm_ref ref, const struct expected *was,
-                       const struct expected *will, size_t from, struct blocks *reached)
-{
-    if (!slot_is(image, ref, was, from) && !slot_is(image, ref, will, from))
-        fail_msg("%s: slot refers to %llu (%zu usable, live %d): neither %zu bytes "
-                 "(stamp %llu) nor %zu (stamp %llu)",
-                 phase, (unsigned long long)ref, nvm_usable_size(image, ref),
-                 content_fits(nvm_ptr(image, ref), from, was->size, was->stamp),
-                 was->size, (unsigned long long)was->stamp, will->size,
-                 (unsigned long long)will->stamp);
-    if (ref != 0)
-        collect(reached, nvm_ptr(image, ref), nvm_usable_size(image, ref));
-}
-
-static void check_contract(nvm_heap *image)
-{
-    struct blocks walked = {.count = 0}, reached = {.count = 0};
-    nvm_ref *table = nvm_root(image, OUTER * sizeof(nvm_ref));
-    assert_non_null(table);
-    collect(&reached, table, nvm_usable_size(image, nvm_off(image, table)));
-    for (unsigned i = 0; i < OUTER; i++) {
-        const struct expected *was = &before.outer[i], *will = &after.outer[i];
-        check_slot(image, table[i], was, will, INNER * sizeof(nvm_ref), &reached);
-        if (table[i] == 0 || !was->persisted || !will->persisted)
-            continue;
-        const nvm_ref *inner = nvm_ptr(image, table[i]);
-        for (unsigned k = 0; k < INNER; k++)
-            check_slot(image, inner[k], &before.inner[i][k], &after.inner[i][k], 0,
-                       &reached);
-    }
-    assert_int_equal(nvm_walk(image, collect, &walked), 0);
-    qsort(reached.list, reached.count, sizeof(reached.list[0]), by_address);
-    assert_int_equal(walked.count, reached.count);
-    for (size_t i = 0; i < walked.count; i++) {
-        assert_ptr_equal(walked.list[i].address, reached.list[i].address);
-        if (i > 0)
-            assert_true(walked.list[i - 1].address + walked.list[i - 1].usable <=
-                        walked.list[i].address);
-    }
-    if (nvm_check(image) != 0)
-        fail_msg("nvm_check: %s", nvm_error());
-}
-
-static void check_image(const char *image)
-{
-    unlink(image_path);
-    int fd = open(image_path, O_RDWR | O_CREAT | O_EXCL, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, image, HEAP_BYTES), HEAP_BYTES);
-    close(fd);
-    for (int crash = 0; crash < 2; crash++) {
-        nvm_heap *opened;
-        struct nvm_heap_stats stats;
-        if (nvm_open(image_path, &opened) != 0)
-            fail_msg("%s: open: %s", phase, nvm_error());
-        check_contract(opened);
-        nvm_stats(opened, &stats);
-        images_replayed += stats.replayed != 0;
-        /* The first time, leave the file as an unclean open leaves it. */
-        if (crash == 0) {
-            char *copy = malloc(HEAP_BYTES);
-            void *base;
-            size_t length;
-            nvm_range(opened, &base, &length);
-            memcpy(copy, base, HEAP_BYTES);
-            nvm_close(opened);
-            fd = open(image_path, O_RDWR);
-            assert_int_equal(pwrite(fd, copy, HEAP_BYTES, 0), HEAP_BYTES);
-            close(fd);
-            free(copy);
-        } else {
-            nvm_close(opened);
-        }
-    }
-    states++;
-}
+static char file_path[64];
+static char *memory, *image, *nested_image;
+static struct application app;
+static struct power power, nested_power;
+static struct nvm_options options;
+static uint64_t seed, events, states, replayed, nested_states, generations, draws;
+static size_t heap_bytes;
+/* The next generation: an image that some cut left, and which forest it holds. */
+static char *heir;
+static bool heir_wanted, heir_ready;
 
 static void observe(void *context, int kind, const void *address, size_t length);
 
-/* Cuts the power here, in all the ways that are tried. */
+static void wrong(const char *what, const char *why)
+{
+    fprintf(stderr,
+            "mode %d, seed %llu, event %llu, %s: %s: %s\n  replay: NVM_TEST_SEED=%llu\n",
+            (int)app.mode, (unsigned long long)seed, (unsigned long long)events, app.phase,
+            what, why, (unsigned long long)seed);
+    const char *keep = getenv("NVM_TEST_KEEP");
+    FILE *file = keep != NULL ? fopen(keep, "wb") : NULL;
+    if (file != NULL) {
+        fwrite(image, 1, HEAP_MAX, file);
+        fclose(file);
+    }
+    abort();
+}
+
+/* Attaches the image and judges it; nothing of the recovery is forgotten after. */
+static bool judge(char *what_was_left, bool *happened)
+{
+    nvm_heap *heap;
+    char why[256];
+    struct nvm_heap_stats stats;
+    if (nvm_attach(what_was_left, heap_bytes, &options, &heap) != 0)
+        wrong("attach", nvm_error());
+    if (!application_fits(&app, heap, happened, why, sizeof(why)))
+        wrong("the forest", why);
+    if (nvm_check(heap) != 0)
+        wrong("check", nvm_error());
+    nvm_stats(heap, &stats);
+    nvm_detach(heap);
+    return stats.replayed != 0;
+}
+
+static unsigned nested_left;
+
+static void observe_recovery(void *context, int kind, const void *address, size_t length)
+{
+    bool happened;
+    (void)context;
+    if (nested_left != 0 && power_draw(&draws) % 3 == 0) {
+        nested_left--;
+        nvm_observe(NULL, NULL);
+        power_image(&nested_power, (enum power_cut)(power_draw(&draws) % 3), nested_image);
+        judge(nested_image, &happened);
+        nested_states++;
+        nvm_observe(observe_recovery, NULL);
+    }
+    power_event(&nested_power, kind, address, length);
+}
+
+/* Cuts the power while the image is recovered. */
+static void cut_recovery(void)
+{
+    nvm_heap *heap;
+    power_on(&nested_power, image, heap_bytes, ++draws);
+    nested_left = NESTED_MAX;
+    nvm_observe(observe_recovery, NULL);
+    if (nvm_attach(image, heap_bytes, &options, &heap) != 0)
+        wrong("attach", nvm_error());
+    nvm_observe(NULL, NULL);
+    nvm_detach(heap);
+    power_off(&nested_power);
+}
+
 static void cut_power(void)
 {
-    static char image[HEAP_BYTES];
+    bool happened;
     nvm_observe(NULL, NULL);
-    for (unsigned way = 0; way < 2 + RANDOM_SUBSETS; way++) {
-        memcpy(image, way == 1 ? heap_base : shadow, HEAP_BYTES);
-        for (size_t line = 0; way >= 2 && line < LINES; line++)
-            if (memcmp(shadow + line * LINE, heap_base + line * LINE, LINE) != 0 &&
-                draw() & 1)
-                memcpy(image + line * LINE, heap_base + line * LINE, LINE);
-        check_image(image);
+    for (int cut = POWER_NOTHING_EVICTED; cut <= POWER_RANDOM; cut++) {
+        power_image(&power, (enum power_cut)cut, image);
+        if (heir_wanted && !heir_ready && power_draw(&draws) % 8 == 0) {
+            memcpy(heir, image, heap_bytes);
+            heir_ready = true;
+        }
+        if (power_draw(&draws) % NESTED_EACH == 0)
+            cut_recovery();
+        replayed += judge(image, &happened);
+        judge(image, &happened); /* another crash, right after it was opened */
+        states++;
     }
     nvm_observe(observe, NULL);
 }
@@ -238,127 +132,203 @@ static void cut_power(void)
 static void observe(void *context, int kind, const void *address, size_t length)
 {
     (void)context;
+    events++;
     cut_power();
-    if (kind == 1) {
-        commit_queue();
+    power_event(&power, kind, address, length);
+}
+
+/* --- threads that take turns --- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t turned = PTHREAD_COND_INITIALIZER;
+static unsigned turn; /* 0: the main thread's; THREADS: all end */
+
+static void *work(void *argument)
+{
+    unsigned mine = (unsigned)(uintptr_t)argument;
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        while (turn != mine && turn != THREADS)
+            pthread_cond_wait(&turned, &lock);
+        if (turn == THREADS)
+            break;
+        application_step(&app);
+        turn = 0;
+        pthread_cond_broadcast(&turned);
+    }
+    pthread_mutex_unlock(&lock);
+    return NULL;
+}
+
+static void step_in(unsigned thread)
+{
+    if (thread == 0) {
+        application_step(&app);
         return;
     }
-    size_t first = (size_t)((const char *)address - heap_base) / LINE;
-    size_t last = (size_t)((const char *)address + length - 1 - heap_base) / LINE;
-    for (size_t line = first; line <= last; line++)
-        note_line(line, kind == 0);
+    pthread_mutex_lock(&lock);
+    turn = thread;
+    pthread_cond_broadcast(&turned);
+    while (turn != 0)
+        pthread_cond_wait(&turned, &lock);
+    pthread_mutex_unlock(&lock);
 }
 
-/* --- the history --- */
+/* --- histories --- */
 
-static void persist_content(nvm_ref ref, struct expected *e, size_t from, int container)
+/* The bytes of a new heap's file, with a table of slots. */
+static void make_heap(enum nvm_mode mode, size_t size)
 {
-    char *block = nvm_ptr(heap, ref);
-    if (container)
-        memset(block, 0, INNER * sizeof(nvm_ref));
-    fill(block, from, e->size, e->stamp);
-    nvm_persist(heap, block, e->size);
-    e->persisted = 1;
+    struct nvm_options creation = {.size = size, .max_size = heap_bytes, .mode = mode};
+    nvm_heap *heap;
+    unlink(file_path);
+    assert_int_equal(nvm_create_with(file_path, &creation, &heap), 0);
+    nvm_ref *table = nvm_root(heap, TABLE_BYTES);
+    assert_non_null(table);
+    table[TABLE_SLOTS] = TABLE_MAGIC;
+    nvm_persist(heap, table, TABLE_BYTES);
+    assert_int_equal(nvm_close(heap), 0);
+    FILE *file = fopen(file_path, "rb");
+    memset(memory, 0, HEAP_MAX);
+    assert_int_not_equal(fread(memory, 1, HEAP_MAX, file), 0);
+    fclose(file);
+    unlink(file_path);
 }
 
-static size_t draw_size(size_t least)
+static void attach(void)
 {
-    static const size_t limits[] = {64, 256, 1024, 8192, 40000, 150000};
-    return least + draw() % limits[draw() % (draw() % 8 == 0 ? 6 : 4)];
+    if (nvm_attach(memory, heap_bytes, &options, &app.heap) != 0)
+        wrong("attach", nvm_error());
 }
 
-static void step_slot(nvm_ref *slot, struct expected *was, struct expected *will,
-                      size_t from)
+static void close_and_attach(void)
 {
-    static uint64_t stamp;
-    if (*slot != 0) {
-        phase = "free";
-        memset(will, 0, sizeof(*will));
-        /* Content may be overwritten as soon as the free is durable. */
-        assert_int_equal(nvm_free_from(heap, slot), 0);
-        *was = *will;
-        return;
-    }
-    phase = "alloc";
-    *will = (struct expected){.size = draw_size(from + 16), .stamp = ++stamp};
-    int error = nvm_malloc_to(heap, slot, will->size);
-    if (error != 0) {
-        memset(will, 0, sizeof(*will));
-        return;
-    }
-    *was = *will;
-    persist_content(*slot, will, from, from != 0);
-    *was = *will;
+    app.phase = "close";
+    memset(app.held, 0, sizeof(app.held));
+    assert_int_equal(nvm_close(app.heap), 0);
+    app.phase = "open";
+    attach();
 }
 
-static void step(void)
+/* What the power left becomes the heap. */
+static void inherit(void)
 {
-    unsigned i = (unsigned)(draw() % OUTER);
-    if (slots[i] != 0 && draw() % 3 != 0) {
-        nvm_ref *inner = nvm_ptr(heap, slots[i]);
-        unsigned k = (unsigned)(draw() % INNER);
-        step_slot(&inner[k], &before.inner[i][k], &after.inner[i][k], 0);
-        return;
-    }
-    if (slots[i] != 0) {
-        nvm_ref *inner = nvm_ptr(heap, slots[i]);
-        for (unsigned k = 0; k < INNER; k++)
-            if (inner[k] != 0)
-                step_slot(&inner[k], &before.inner[i][k], &after.inner[i][k], 0);
-    }
-    step_slot(&slots[i], &before.outer[i], &after.outer[i], INNER * sizeof(nvm_ref));
-}
-
-static void run_history(uint64_t seed, unsigned operations)
-{
-    void *base;
-    size_t length;
-    random_state = seed * 0x9e3779b97f4a7c15u + 1;
-    memset(&before, 0, sizeof(before));
-    memset(&after, 0, sizeof(after));
-    unlink(heap_path);
-    assert_int_equal(nvm_create(heap_path, HEAP_BYTES, &heap), 0);
-    slots = nvm_root(heap, OUTER * sizeof(nvm_ref));
-    assert_non_null(slots);
-    nvm_range(heap, &base, &length);
-    heap_base = base;
-    /* What came before the history may be evicted or not, too: it starts from
-       a file that a clean close and open left. */
-    nvm_close(heap);
-    assert_int_equal(nvm_open(heap_path, &heap), 0);
-    nvm_range(heap, &base, &length);
-    heap_base = base;
-    slots = nvm_root(heap, OUTER * sizeof(nvm_ref));
-    memcpy(shadow, heap_base, HEAP_BYTES);
-    queued = 0;
-    nvm_observe(observe, NULL);
-    for (unsigned i = 0; i < operations; i++)
-        step();
+    bool happened;
+    char why[256];
+    nvm_heap *heap;
     nvm_observe(NULL, NULL);
-    assert_int_equal(nvm_check(heap), 0);
-    nvm_close(heap);
-    unlink(heap_path);
-    unlink(image_path);
+    nvm_detach(app.heap);
+    memcpy(image, heir, heap_bytes);
+    if (nvm_attach(image, heap_bytes, &options, &heap) != 0)
+        wrong("attach", nvm_error());
+    if (!application_fits(&app, heap, &happened, why, sizeof(why)))
+        wrong("the heir's forest", why);
+    nvm_detach(heap);
+    memcpy(memory, heir, heap_bytes);
+    power_off(&power);
+    power_on(&power, memory, heap_bytes, ++draws);
+    nvm_observe(observe, NULL);
+    /* Nothing is in flight while it is recovered. */
+    app.phase = "recovery";
+    app.after = happened ? app.after : app.before;
+    app.before = app.after;
+    attach();
+    application_resume(&app, app.heap, true);
+    heir_ready = heir_wanted = false;
+    generations++;
 }
 
-static void test_every_event(void **state)
+static void run_history(enum nvm_mode mode, uint64_t number, unsigned operations)
+{
+    seed = number;
+    draws = number * 0x2545f4914f6cdd1du + 1;
+    heap_bytes = number % 2 != 0 ? HEAP_MAX : HEAP_MAX / 2;
+    options = (struct nvm_options){.trace = application_trace, .threads = 1};
+    make_heap(mode, number % 3 == 0 ? 0 : heap_bytes);
+    application_start(&app, mode, number);
+    power_on(&power, memory, heap_bytes, number);
+    attach();
+    events = 0;
+    nvm_observe(observe, NULL);
+    for (unsigned i = 0; i < operations; i++) {
+        heir_wanted = i % 16 == 8;
+        step_in((unsigned)(power_draw(&draws) % THREADS));
+        if (heir_ready)
+            inherit();
+        else if (power_draw(&draws) % 32 == 0)
+            close_and_attach();
+    }
+    nvm_observe(NULL, NULL);
+    assert_int_equal(nvm_check(app.heap), 0);
+    nvm_detach(app.heap);
+    power_off(&power);
+}
+
+static void run_histories(enum nvm_mode mode)
+{
+    const char *budget = getenv("NVM_TEST_HISTORIES"), *one = getenv("NVM_TEST_SEED");
+    uint64_t histories = budget != NULL ? strtoull(budget, NULL, 10) : 6;
+    uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
+    pthread_t threads[THREADS];
+    states = replayed = nested_states = generations = 0;
+    turn = 0;
+    for (uintptr_t i = 1; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, work, (void *)i), 0);
+    for (uint64_t i = first; i < first + (one != NULL ? 1 : histories); i++)
+        run_history(mode, i, 100);
+    pthread_mutex_lock(&lock);
+    turn = THREADS;
+    pthread_cond_broadcast(&turned);
+    pthread_mutex_unlock(&lock);
+    for (unsigned i = 1; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    print_message("%llu states, %llu of them replayed records or marked blocks, %llu cuts "
+                  "of recoveries, %llu generations\n",
+                  (unsigned long long)states, (unsigned long long)replayed,
+                  (unsigned long long)nested_states, (unsigned long long)generations);
+    /* Histories that never leave anything to recover would test nothing. */
+    assert_true(replayed > states / 2);
+    assert_true(nested_states != 0 && generations != 0);
+}
+
+static void test_owned(void **state)
 {
     (void)state;
-    const char *budget = getenv("NVM_TEST_HISTORIES");
-    unsigned histories = budget != NULL ? (unsigned)strtoul(budget, NULL, 10) : 6;
-    for (unsigned seed = 1; seed <= histories; seed++)
-        run_history(seed, 120);
-    print_message("%llu states checked, %llu of their opens replayed records\n",
-                  (unsigned long long)states, (unsigned long long)images_replayed);
-    /* A history that never leaves anything to replay would test nothing. */
-    assert_true(images_replayed > states / 2);
+    run_histories(NVM_LOG_OWNED);
+}
+
+static void test_strict(void **state)
+{
+    (void)state;
+    run_histories(NVM_LOG_STRICT);
+}
+
+static void test_gc(void **state)
+{
+    (void)state;
+    run_histories(NVM_GC);
+}
+
+static char *page_aligned(void)
+{
+    void *got = mmap(NULL, HEAP_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                     0);
+    return got == MAP_FAILED ? NULL : got;
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_event)};
-    snprintf(heap_path, sizeof(heap_path), "/dev/shm/nvm-powerfail-%d", (int)getpid());
-    snprintf(image_path, sizeof(image_path), "/dev/shm/nvm-powerfail-%d.image",
-             (int)getpid());
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_owned),
+        cmocka_unit_test(test_strict),
+        cmocka_unit_test(test_gc),
+    };
+    memory = page_aligned();
+    image = page_aligned();
+    nested_image = page_aligned();
+    heir = page_aligned();
+    if (memory == NULL || image == NULL || nested_image == NULL || heir == NULL)
+        return 1;
+    snprintf(file_path, sizeof(file_path), "/dev/shm/nvm-powerfail-%d", (int)getpid());
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -329,30 +329,41 @@ static int first_fit_walk(struct nvc_heap *heap, nvc_walk_fn *visit, void *conte
 
 /* ---- open, recovery, close ---- */
 
-static int map_heap(int fd, size_t size, struct nvc_heap **heap)
+static int take_image(void *base, size_t size, struct nvc_heap **heap)
 {
     struct nvc_heap *made = calloc(1, sizeof *made);
     if (made == NULL)
         return failed(ENOMEM, "no memory for the heap's handle");
-    made->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (made->base == MAP_FAILED) {
-        int error = errno;
-        free(made);
-        return failed(error, "the heap can't be mapped");
-    }
+    made->base = base;
     pthread_mutex_init(&made->lock, NULL);
-    made->header = (struct header *)made->base;
+    made->header = base;
     made->granules = (uint32_t)(size / granule);
     *heap = made;
     return 0;
 }
 
-static void unmap_heap(struct nvc_heap *heap)
+static int map_heap(int fd, size_t size, struct nvc_heap **heap)
 {
-    munmap(heap->base, (size_t)heap->granules * granule);
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return failed(errno, "the heap can't be mapped");
+    int error = take_image(base, size, heap);
+    if (error != 0)
+        munmap(base, size);
+    return error;
+}
+
+static void forget_heap(struct nvc_heap *heap)
+{
     pthread_mutex_destroy(&heap->lock);
     free(heap->used);
     free(heap);
+}
+
+static void unmap_heap(struct nvc_heap *heap)
+{
+    munmap(heap->base, (size_t)heap->granules * granule);
+    forget_heap(heap);
 }
 
 /* FAULT: takes back the operation of the record, which may be long acknowledged. */
@@ -429,6 +440,25 @@ static int mount(struct nvc_heap *heap)
     return 0;
 }
 
+static bool is_heap(const struct nvc_heap *heap, size_t size)
+{
+    return heap->header->magic == MAGIC && heap->header->size == size;
+}
+
+static int first_fit_attach(void *base, size_t size, const struct nvc_options *options,
+                            struct nvc_heap **heap)
+{
+    (void)options;
+    int error = take_image(base, size, heap);
+    if (error != 0)
+        return error;
+    error = is_heap(*heap, size) ? mount(*heap)
+                                 : failed(EMEDIUMTYPE, "not a heap of this allocator");
+    if (error != 0)
+        forget_heap(*heap);
+    return error;
+}
+
 static int first_fit_open(const char *path, const struct nvc_options *options,
                           struct nvc_heap **heap)
 {
@@ -445,8 +475,7 @@ static int first_fit_open(const char *path, const struct nvc_options *options,
     close(fd);
     if (error != 0)
         return failed(error, "the heap file can't be used");
-    const struct header *header = (*heap)->header;
-    if (header->magic != MAGIC || header->size != (uint64_t)status.st_size)
+    if (!is_heap(*heap, (size_t)status.st_size))
         error = failed(EMEDIUMTYPE, "not a heap of this allocator");
     else
         error = mount(*heap);
@@ -594,6 +623,8 @@ const struct nvc_adapter *nvc_adapter_get(void)
         .stats = first_fit_stats,
         .observe = first_fit_observe,
         .last_error = first_fit_last_error,
+        .attach = first_fit_attach,
+        .detach = forget_heap,
     };
     adapter.name = first_fit_personality.name;
     adapter.capabilities =

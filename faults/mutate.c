@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * mutate.c - see mutate.h.
+ */
+#include "mutate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "recording.h"
+#include "sources.h"
+
+enum {
+    cache_size = 4096,
+};
+
+bool nvl_mutation_active;
+
+static struct nvl_mutation mutation;
+/* Whether a place (a hash of frames) is the mutation's: 0 unknown, 1 no, 2 yes. */
+static struct {
+    uint64_t hash;
+    uint8_t answer;
+} cache[cache_size];
+/* SWAP: an event that waits for the next of its thread. */
+static struct nvl_sighted waiting[NVL_THREADS_MAX];
+static bool is_waiting[NVL_THREADS_MAX];
+
+bool nvl_mutation_parse(struct nvl_mutation *parsed, const char *text)
+{
+    char kind[8];
+    const char *colon = strrchr(text, ':');
+    if (sscanf(text, "%7[a-z]:%127[^:]:%d", kind, parsed->file, &parsed->line) != 3 ||
+        colon == NULL || parsed->line <= 0)
+        return false;
+    parsed->kind = strcmp(kind, "swap") == 0 ? NVL_SWAP : NVL_DROP;
+    return strcmp(kind, "swap") == 0 || strcmp(kind, "drop") == 0;
+}
+
+void nvl_mutation_use(const struct nvl_mutation *used)
+{
+    nvl_mutation_active = used != NULL;
+    if (used != NULL)
+        mutation = *used;
+    memset(cache, 0, sizeof cache);
+    memset(is_waiting, 0, sizeof is_waiting);
+}
+
+static bool is_place(const struct nvl_sighted *sighted)
+{
+    struct nvl_places places;
+    nvl_sources_of_frames(sighted->frames, sighted->frame_count, &places);
+    if (places.count == 0)
+        return false;
+    const struct nvl_source *place = &places.place[places.telling];
+    return place->line == mutation.line && strcmp(place->file, mutation.file) == 0;
+}
+
+bool nvl_mutation_hits(const struct nvl_sighted *sighted)
+{
+    if (sighted->kind != NVL_EVENT_FLUSH && sighted->kind != NVL_EVENT_FENCE)
+        return false;
+    uint64_t hash = sighted->frame_count;
+    for (uint32_t i = 0; i < sighted->frame_count; i++)
+        hash = (hash ^ sighted->frames[i]) * UINT64_C(0x9e3779b97f4a7c15);
+    size_t at = (size_t)(hash >> 40) % cache_size;
+    if (cache[at].hash != hash || cache[at].answer == 0) {
+        cache[at].hash = hash;
+        cache[at].answer = is_place(sighted) ? 2 : 1;
+    }
+    return cache[at].answer == 2;
+}
+
+void nvl_mutation_pass(const struct nvl_sighted *sighted, nvl_sink_fn *sink,
+                       void *context)
+{
+    uint32_t thread = sighted->thread;
+    if (nvl_mutation_hits(sighted)) {
+        if (mutation.kind == NVL_SWAP && !is_waiting[thread]) {
+            waiting[thread] = *sighted;
+            is_waiting[thread] = true;
+        }
+        return;
+    }
+    sink(context, sighted);
+    bool persistence = sighted->kind == NVL_EVENT_FLUSH ||
+                       sighted->kind == NVL_EVENT_FENCE ||
+                       sighted->kind == NVL_EVENT_STORE;
+    if (persistence && is_waiting[thread]) {
+        is_waiting[thread] = false;
+        sink(context, &waiting[thread]);
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * mutate.h - pretends that a flush or fence is missing, or comes at another place.
+ *
+ * A mutant of an allocator that differs in one persistence instruction needs no other
+ * build: that instruction's event is left out of the recording (drop), or takes effect
+ * after the same thread's next store, flush or fence (swap), in the history and in
+ * recovery.
+ */
+#ifndef NVL_MUTATE_H
+#define NVL_MUTATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lens.h"
+
+enum nvl_mutation_kind { NVL_DROP, NVL_SWAP };
+
+struct nvl_mutation {
+    enum nvl_mutation_kind kind;
+    char file[128]; /* base name */
+    int line;
+};
+
+/* "drop:lane.c:214" or "swap:lane.c:214"; false if text is neither. */
+bool nvl_mutation_parse(struct nvl_mutation *mutation, const char *text);
+
+/* From now on what the lens sees goes through the mutation; NULL: none. */
+void nvl_mutation_use(const struct nvl_mutation *mutation);
+
+/* True if there is one, and the event is at its place. */
+bool nvl_mutation_hits(const struct nvl_sighted *sighted);
+/* For the lens: passes the event on to `sink` as the mutation says. */
+void nvl_mutation_pass(const struct nvl_sighted *sighted, nvl_sink_fn *sink,
+                       void *context);
+extern bool nvl_mutation_active;
+
+#endif
