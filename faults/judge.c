@@ -84,7 +84,7 @@ static bool shows_whole(const struct nvc_adapter *adapter, struct nvc_heap *heap
                         const struct nvl_ledger *ledger, const struct nvl_op *op,
                         struct nvl_place *place)
 {
-    struct nvc_block block[NVL_GROUP_MAX];
+    struct nvc_block block[NVL_GROUP_MAX] = {{NULL, 0}};
     unsigned full = 0, count = op->kind == NVL_MOVE ? 2 : op->count;
     for (unsigned i = 0; i < count; i++) {
         block[i] = look_into(adapter, heap, ledger, op->id[i]);
@@ -113,7 +113,7 @@ void nvl_resolve(const struct nvc_adapter *adapter, struct nvc_heap *heap,
                  struct nvl_ledger *ledger)
 {
     for (uint32_t t = 0; t < NVL_THREADS_MAX; t++) {
-        struct nvl_place place[NVL_GROUP_MAX];
+        struct nvl_place place[NVL_GROUP_MAX] = {{-1, 0}};
         if (!ledger->inflight[t].active)
             continue;
         bool whole = shows_whole(adapter, heap, ledger, &ledger->inflight[t].op, place);

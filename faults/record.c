@@ -139,8 +139,8 @@ static void settle(struct recorder *recorder, uint32_t thread, uint32_t id,
 static int call(struct recorder *recorder, const struct nvl_op *op)
 {
     const struct nvc_adapter *adapter = recorder->adapter;
-    void *slots[NVL_GROUP_MAX];
-    size_t sizes[NVL_GROUP_MAX];
+    void *slots[NVL_GROUP_MAX] = {NULL};
+    size_t sizes[NVL_GROUP_MAX] = {0};
     for (unsigned i = 0; i < op->count; i++) {
         slots[i] = slot_address(recorder, op->id[i]);
         sizes[i] = op->size[i];

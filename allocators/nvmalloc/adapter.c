@@ -29,7 +29,7 @@ struct nvc_heap {
     nvm_heap *heap;
     struct slot_table *table;
     bool in_dram; /* the table */
-    bool gc;      /* and slots are filled by plain stores */
+    bool gc;      /* and slots are plain addresses, filled by plain stores */
     bool attached;
     size_t max_bytes; /* to which the file may grow; 0: not asked yet */
 };
@@ -190,10 +190,8 @@ static int adapter_alloc_to(struct nvc_heap *heap, void *slot, size_t size)
     if (*ref != 0)
         return EINVAL;
     void *block = nvm_malloc(heap->heap, size);
-    if (block == NULL)
-        return errno;
-    *ref = nvm_off(heap->heap, block);
-    return 0;
+    *ref = (uintptr_t)block;
+    return block != NULL ? 0 : errno;
 }
 
 static int adapter_free_from(struct nvc_heap *heap, void *slot)
@@ -203,7 +201,7 @@ static int adapter_free_from(struct nvc_heap *heap, void *slot)
         return nvm_free_from(heap->heap, slot);
     if (*ref == 0)
         return EINVAL;
-    int error = nvm_free(heap->heap, nvm_ptr(heap->heap, *ref));
+    int error = nvm_free(heap->heap, (void *)(uintptr_t)*ref);
     if (error == 0)
         *ref = 0;
     return error;
@@ -246,12 +244,15 @@ static int adapter_alloc_group(struct nvc_heap *heap, void *const slots[],
 static struct nvc_block adapter_read(struct nvc_heap *heap, const void *slot)
 {
     nvm_ref ref = *(const nvm_ref *)slot;
+    if (heap->gc)
+        ref = nvm_off(heap->heap, (void *)(uintptr_t)ref);
     return (struct nvc_block){nvm_ptr(heap->heap, ref), nvm_usable_size(heap->heap, ref)};
 }
 
 static void *adapter_address(struct nvc_heap *heap, const void *slot)
 {
-    return nvm_ptr(heap->heap, *(const nvm_ref *)slot);
+    nvm_ref ref = *(const nvm_ref *)slot;
+    return heap->gc ? (void *)(uintptr_t)ref : nvm_ptr(heap->heap, ref);
 }
 
 static void adapter_persist(struct nvc_heap *heap, const void *address, size_t length)

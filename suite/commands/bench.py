@@ -395,6 +395,13 @@ def _measure(
         wanted.seed,
         options.profile,
     )
+    known = {(s.allocator, s.workload, s.case, s.threads, s.repeat) for s in run.samples}
+    own_plan = [
+        cell
+        for cell in own_plan
+        if (cell.subject, cell.workload.name, cell.case_name, cell.threads, cell.repeat)
+        not in known
+    ]
     with make_progress(json_output=options.json_output) as progress:
         if own_plan:
             StandaloneBench(session.driver, settings, run, incorrect, save).run(own_plan, progress)

@@ -108,7 +108,8 @@ def problem_of(
     if run.interrupted:
         return Interrupted(
             f"Interrupted. Every job has been ended; {_amount(run)} so far are kept in {path}. "
-            f"`nvcrucible report {path}` shows them again."
+            f"`nvcrucible report {path}` shows them again"
+            + (f", `nvcrucible bench --resume {path}` goes on." if run.command == "bench" else ".")
         )
     if failed or incorrect:
         return CorrectnessFailure(_failure_text(run, path, incorrect))

@@ -151,12 +151,12 @@ static uint64_t read_size(void)
 
 static void name_file(char *path, unsigned number)
 {
-    snprintf(path, PATH_MAX, "%s.%d.%u", prefix, (int)getpid(), number);
+    snprintf(path, PATH_MAX + SUFFIX, "%s.%d.%u", prefix, (int)getpid(), number);
 }
 
 int preload_make_file(uint64_t size)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + SUFFIX];
     int fd = -1;
     for (unsigned number = 0; number < NAMES_MAX && fd < 0; number++) {
         name_file(path, number);
@@ -181,7 +181,7 @@ static void create(void)
 {
     struct nvm_options options = {.mode = NVM_GC, .max_size = read_size()};
     struct nvm_heap *heap = NULL;
-    char path[PATH_MAX];
+    char path[PATH_MAX + SUFFIX];
     int error = EEXIST;
     for (unsigned number = 0; number < NAMES_MAX && error == EEXIST; number++) {
         name_file(path, number);

@@ -30,12 +30,14 @@
 
 static const struct nvm_options no_options;
 
-static int heap_new(const struct nvm_options *options, struct nvm_heap **heap)
+static int heap_new(const struct nvm_options *options, unsigned flags,
+                    struct nvm_heap **heap)
 {
-    if ((options->flags & ~NVM_PROTECT) != 0 || options->mode > NVM_GC)
+    if ((flags & ~NVM_PROTECT) != 0 || options->mode > NVM_GC)
         return nvm_fail(EINVAL, "an option that this library does not know");
-    if (options->flags & NVM_PROTECT)
-        return nvm_fail(ENOTSUP, "NVM_PROTECT: this processor has no protection keys");
+    int error = flags & NVM_PROTECT ? nvm_protect_init() : 0;
+    if (error != 0)
+        return error;
     *heap = nvm_dram_map(sizeof(**heap));
     if (*heap == NULL)
         return nvm_fail(ENOMEM, "no memory for the heap's state");
@@ -47,6 +49,7 @@ static int heap_new(const struct nvm_options *options, struct nvm_heap **heap)
             EINVAL, "NVM_PERSIST: expected clwb, clflushopt, clflush or none, and one "
                     "that this processor has");
     }
+    (*heap)->protection.wanted = flags & NVM_PROTECT;
     (*heap)->threads = options->threads;
     (*heap)->trace = options->trace;
     (*heap)->trace_context = options->trace_context;
@@ -57,6 +60,15 @@ static int heap_new(const struct nvm_options *options, struct nvm_heap **heap)
     pthread_mutex_init(&(*heap)->mark_lock, NULL);
     pthread_mutex_init(&(*heap)->super_lock, NULL);
     return 0;
+}
+
+/* The last step of every create and open. */
+static int protect(struct nvm_heap *heap)
+{
+    int error = heap->protection.wanted ? nvm_protect_begin(heap) : 0;
+    if (error != 0)
+        nvm_heap_drop(heap);
+    return error;
 }
 
 /* --- create --- */
@@ -114,15 +126,16 @@ static int create_mapped(struct nvm_heap *heap)
     nvm_heap_place_media(heap);
     format(heap);
     error = nvm_heap_build(heap, 1, 0, 0);
-    if (error == 0)
-        nvm_super_write(heap, false);
-    return error;
+    if (error != 0)
+        return error;
+    nvm_super_write(heap, false);
+    return protect(heap);
 }
 
 int nvm_create_with(const char *path, const struct nvm_options *options, nvm_heap **out)
 {
     struct nvm_heap *heap;
-    int error = heap_new(options, &heap);
+    int error = heap_new(options, nvm_protect_flags(options->flags), &heap);
     if (error != 0)
         return error;
     error = plan_super(&heap->super, options);
@@ -211,13 +224,13 @@ static int open_guarded(struct nvm_heap *heap)
     }
     int error = open_mapped(heap);
     nvm_sigbus_end(&guard);
-    return error;
+    return error != 0 ? error : protect(heap);
 }
 
 int nvm_open_with(const char *path, const struct nvm_options *options, nvm_heap **out)
 {
     struct nvm_heap *heap;
-    int error = heap_new(options, &heap);
+    int error = heap_new(options, nvm_protect_flags(options->flags), &heap);
     if (error != 0)
         return error;
     error = nvm_region_open(path, &heap->region);
@@ -242,7 +255,10 @@ int nvm_open(const char *path, nvm_heap **out)
 int nvm_attach(void *base, size_t size, const struct nvm_options *options, nvm_heap **out)
 {
     struct nvm_heap *heap;
-    int error = heap_new(options != NULL ? options : &no_options, &heap);
+    options = options != NULL ? options : &no_options;
+    if (options->flags & NVM_PROTECT)
+        return nvm_fail(ENOTSUP, "NVM_PROTECT: an attached image is the caller's memory");
+    int error = heap_new(options, options->flags, &heap);
     if (error != 0)
         return error;
     heap->region =
@@ -297,6 +313,7 @@ static void close_media(struct nvm_heap *heap)
 int nvm_close(nvm_heap *heap)
 {
     nvm_registry_remove(heap);
+    nvm_protect_end(heap);
     nvm_tcache_drop_all(heap, !heap->foreign);
     if (!heap->foreign)
         close_media(heap);

@@ -17,9 +17,9 @@
  *
  *  P2  windows nest; the outermost one of a thread opens and closes.
  *
- *  P3  reading metadata is always allowed, but for a thread that was there before the first
- *      protected heap was, and for signal handlers: to those the kernel gives no access to
- *      a key of which they know nothing.  A function that only reads begins with
+ *  P3  reading metadata is always allowed, but for a thread that was there before the
+ * first protected heap was, and for signal handlers: to those the kernel gives no access
+ * to a key of which they know nothing.  A function that only reads begins with
  *      nvm_protect_look(); the application's own reads of a name's slot are its business
  *      (docs/nvmalloc.md).
  *
@@ -47,6 +47,7 @@ struct nvm_heap;
 
 /* Of a heap; all 0: not protected. */
 struct nvm_protection {
+    bool wanted; /* the options say so */
     bool on;
     pthread_mutex_t lock; /* MPROTECT */
     unsigned windows;     /* MPROTECT: of all threads, outermost ones */
@@ -59,7 +60,8 @@ unsigned nvm_protect_flags(unsigned flags);
    with the reason. */
 int nvm_protect_init(void);
 
-/* Protects the metadata of a heap that is open; 0, or ENOTSUP or ENOMEM with the reason. */
+/* Protects the metadata of a heap that is open; 0, or ENOTSUP or ENOMEM with the reason.
+ */
 int nvm_protect_begin(struct nvm_heap *heap);
 
 /* Ends it, with the rights that the mapping had before; no thread is in a window.  Every

@@ -209,6 +209,7 @@ static bool in_thin_slab(const struct nvm_heap *heap, struct nvm_block block)
 
 int nvm_defrag(nvm_heap *heap, nvm_ref *const slots[], size_t count, size_t *moved)
 {
+    NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     size_t done = 0;
     if (tcache == NULL)

@@ -200,6 +200,8 @@ int nvm_unname(nvm_heap *heap, const char *name)
 
 int nvm_each_name(nvm_heap *heap, nvm_name_fn *visit, void *context)
 {
+    if (heap->foreign)
+        return nvm_tcache_refused(heap);
     nvm_protect_look(heap);
     for (uint32_t i = 1; i < heap->super.roots; i++) {
         struct nvm_root_entry *entry = &table(heap)[i];

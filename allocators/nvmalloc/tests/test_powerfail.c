@@ -41,8 +41,9 @@ static struct power power, nested_power;
 static struct nvm_options options;
 static uint64_t seed, events, states, replayed, nested_states, generations, draws;
 static size_t heap_bytes;
-/* The next generation: an image that some cut left, and which forest it holds. */
+/* The next generation: an image that some cut left, and what it may hold. */
 static char *heir;
+static struct forest heir_before, heir_after;
 static bool heir_wanted, heir_ready;
 
 static void observe(void *context, int kind, const void *address, size_t length);
@@ -118,6 +119,8 @@ static void cut_power(void)
         power_image(&power, (enum power_cut)cut, image);
         if (heir_wanted && !heir_ready && power_draw(&draws) % 8 == 0) {
             memcpy(heir, image, heap_bytes);
+            heir_before = app.before;
+            heir_after = app.after;
             heir_ready = true;
         }
         if (power_draw(&draws) % NESTED_EACH == 0)
@@ -219,6 +222,8 @@ static void inherit(void)
     nvm_observe(NULL, NULL);
     nvm_detach(app.heap);
     memcpy(image, heir, heap_bytes);
+    app.before = heir_before;
+    app.after = heir_after;
     if (nvm_attach(image, heap_bytes, &options, &heap) != 0)
         wrong("attach", nvm_error());
     if (!application_fits(&app, heap, &happened, why, sizeof(why)))
@@ -247,9 +252,9 @@ static void run_history(enum nvm_mode mode, uint64_t number, unsigned operations
     make_heap(mode, number % 3 == 0 ? 0 : heap_bytes);
     application_start(&app, mode, number);
     power_on(&power, memory, heap_bytes, number);
-    attach();
     events = 0;
     nvm_observe(observe, NULL);
+    attach();
     for (unsigned i = 0; i < operations; i++) {
         heir_wanted = i % 16 == 8;
         step_in((unsigned)(power_draw(&draws) % THREADS));

@@ -29,9 +29,9 @@
 
 #define HEAP_BYTES (8u << 20)
 #define LINE       64u
-#define SLOTS      60000u
 
 struct nvc_heap {
+    size_t bytes;
     unsigned char *live, *durable;
     size_t table;         /* offset of the slots */
     unsigned char *taken; /* by unit of 16 bytes: 1 a block's first unit, 2 another */
@@ -53,7 +53,7 @@ static void persist(struct nvc_heap *heap, const void *address, size_t length)
     event(heap);
     size_t from = (size_t)((const unsigned char *)address - heap->live) / LINE * LINE;
     size_t end = (size_t)((const unsigned char *)address - heap->live) + length;
-    assert_true(end <= HEAP_BYTES);
+    assert_true(end <= heap->bytes);
     for (size_t at = from; at < end; at += LINE)
         memcpy(heap->durable + at, heap->live + at, LINE);
 }
@@ -89,7 +89,7 @@ static int alloc_to(struct nvc_heap *heap, void *slot, size_t size)
     event(heap);
     if (get_slot(slot) != 0)
         return EINVAL;
-    const size_t wanted = units(size), all = HEAP_BYTES / 16;
+    const size_t wanted = units(size), all = heap->bytes / 16;
     for (size_t tried = 0, run = 0; tried < 2 * all; tried++) {
         size_t at = heap->next++ % all;
         run = heap->taken[at] == 0 && at != 0 ? run + 1 : 0;
@@ -128,7 +128,7 @@ static struct nvc_block read_slot(struct nvc_heap *heap, const void *slot)
 
 static void *slots(struct nvc_heap *heap, size_t *count)
 {
-    *count = SLOTS;
+    *count = heap->bytes / 8 / 8;
     return heap->live + heap->table;
 }
 
@@ -148,17 +148,19 @@ static const struct nvc_adapter adapter = {
     .last_error = last_error,
 };
 
-static struct nvc_heap *new_heap(uint64_t seed)
+/* An eighth of the heap are slots. */
+static struct nvc_heap *new_heap(uint64_t seed, size_t bytes)
 {
     struct nvc_heap *heap = calloc(1, sizeof *heap);
-    heap->live = aligned_alloc(4096, HEAP_BYTES);
-    heap->durable = aligned_alloc(4096, HEAP_BYTES);
-    heap->taken = calloc(HEAP_BYTES / 16 + 1, 1);
+    heap->bytes = bytes;
+    heap->live = aligned_alloc(4096, bytes);
+    heap->durable = aligned_alloc(4096, bytes);
+    heap->taken = calloc(bytes / 16 + 1, 1);
     nvd_random_seed(&heap->random, seed);
-    memset(heap->live, 0, HEAP_BYTES);
-    memset(heap->durable, 0, HEAP_BYTES);
-    heap->table = HEAP_BYTES - SLOTS * 8;
-    memset(heap->taken + heap->table / 16, 2, SLOTS * 8 / 16);
+    memset(heap->live, 0, bytes);
+    memset(heap->durable, 0, bytes);
+    heap->table = bytes - bytes / 8;
+    memset(heap->taken + heap->table / 16, 2, bytes / 8 / 16);
     return heap;
 }
 
@@ -173,11 +175,11 @@ static void free_heap(struct nvc_heap *heap)
 /* What the cache has evicted is durable, too; the rest is gone. */
 static void power_fails(struct nvc_heap *heap)
 {
-    for (size_t at = 0; at < HEAP_BYTES; at += LINE)
+    for (size_t at = 0; at < heap->bytes; at += LINE)
         if (memcmp(heap->live + at, heap->durable + at, LINE) != 0 &&
             nvd_random_below(&heap->random, 3) == 0)
             memcpy(heap->durable + at, heap->live + at, LINE);
-    memcpy(heap->live, heap->durable, HEAP_BYTES);
+    memcpy(heap->live, heap->durable, heap->bytes);
 }
 
 static size_t blocks_of(const struct nvc_heap *heap)
@@ -308,39 +310,45 @@ static bool fails_at_opening(struct model *model)
     return false;
 }
 
-static void survive(enum nvk_index index, uint64_t limit, unsigned rounds, uint64_t seed,
-                    struct nvk_repairs *total)
+static struct model *new_model(enum nvk_index index, uint64_t capacity, uint64_t limit,
+                               uint64_t seed, size_t heap_bytes)
 {
-    struct nvc_heap *heap = new_heap(seed);
     struct model *model = calloc(1, sizeof *model);
-    struct nvd_random random;
-    nvd_random_seed(&random, seed);
-    model->config = (struct nvk_config){
-        &adapter, heap, index, limit == RECORDS ? RECORDS : limit / 6, VALUE, 1};
-    /* A small store is made too small. */
+    struct nvc_heap *heap = new_heap(seed, heap_bytes);
+    model->config = (struct nvk_config){&adapter, heap, index, capacity, VALUE, 1};
     model->limit = limit;
     assert_int_equal(nvk_create(&model->config, &model->store), 0);
     nvk_begin(model->store, 0, &model->session);
-    for (unsigned round = 0; round < rounds; round++) {
-        heap->fail_at = heap->events + 1 + nvd_random_below(&random, 400);
-        bool failed = fails_at_work(model, &random, 100);
-        heap->fail_at = 0;
-        if (failed)
-            power_fails(heap);
-        nvk_forget(model->store);
-        if (failed && nvd_random_below(&random, 3) == 0) {
-            heap->fail_at = heap->events + 1 + nvd_random_below(&random, 4);
-            if (fails_at_opening(model))
-                power_fails(heap);
-            heap->fail_at = 0;
-        }
-        reopen(model, total);
-        expect_model(model, failed);
-    }
-    assert_true(model->records > limit / 4);
+    return model;
+}
+
+static void free_model(struct model *model)
+{
     nvk_forget(model->store);
+    free_heap(model->config.heap);
     free(model);
-    free_heap(heap);
+}
+
+/* Works until the power fails, before event fail_at, or for a while; then recovers, and
+   compares. */
+static void survive(struct model *model, struct nvd_random *random, uint64_t fail_at,
+                    struct nvk_repairs *total)
+{
+    struct nvc_heap *heap = model->config.heap;
+    heap->fail_at = heap->events + fail_at;
+    bool failed = fails_at_work(model, random, 100);
+    heap->fail_at = 0;
+    if (failed)
+        power_fails(heap);
+    nvk_forget(model->store);
+    if (failed && nvd_random_below(random, 3) == 0) {
+        heap->fail_at = heap->events + 1 + nvd_random_below(random, 4);
+        if (fails_at_opening(model))
+            power_fails(heap);
+        heap->fail_at = 0;
+    }
+    reopen(model, total);
+    expect_model(model, failed);
 }
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -364,8 +372,15 @@ static void power_failures(enum nvk_index index)
 {
     struct nvk_repairs total = {0};
     let_crashes_leak();
-    for (uint64_t seed = 1; seed <= 6; seed++)
-        survive(index, RECORDS, 60, seed, &total);
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        struct model *model = new_model(index, RECORDS, RECORDS, seed, HEAP_BYTES);
+        struct nvd_random random;
+        nvd_random_seed(&random, seed);
+        for (unsigned round = 0; round < 60; round++)
+            survive(model, &random, 1 + nvd_random_below(&random, 400), &total);
+        assert_true(model->records > RECORDS / 2);
+        free_model(model);
+    }
     /* The failures hit what they must hit, or the test shows nothing. */
     assert_true(total.values_freed > 20);
     assert_true(total.entries_added > 5);
@@ -380,14 +395,20 @@ static void the_hash_survives_power_failures(void **state)
     power_failures(NVK_HASH);
 }
 
-/* Six times as many records as the table was made for: buckets of several pages. */
+/* Six times as many records as the table was made for, so that buckets take several
+   pages; and a failure before each of the first events. */
 static void so_do_crowded_buckets(void **state)
 {
     (void)state;
     struct nvk_repairs total = {0};
     let_crashes_leak();
-    for (uint64_t seed = 1; seed <= 60; seed++)
-        survive(NVK_HASH, 50, 2, seed, &total);
+    for (uint64_t at = 1; at < 330; at++) {
+        struct model *model = new_model(NVK_HASH, 8, 50, 1, 64 << 10);
+        struct nvd_random random;
+        nvd_random_seed(&random, 1);
+        survive(model, &random, at, &total);
+        free_model(model);
+    }
     assert_true(total.pages_freed > 0);
 }
 
@@ -408,7 +429,7 @@ static bool fails_at_creating(const struct nvk_config *config, struct nvk_store 
 /* A creation that is cut short leaves no store, and the next one works. */
 static void fail_in_creation(enum nvk_index index, uint64_t at)
 {
-    struct nvc_heap *heap = new_heap(at);
+    struct nvc_heap *heap = new_heap(at, HEAP_BYTES);
     const struct nvk_config config = {&adapter, heap, index, 8, VALUE, 1};
     struct nvk_store *store = NULL;
     struct nvk_repairs repairs;
@@ -466,7 +487,7 @@ static void scans_are_in_order_and_miss_nothing(void **state)
     (void)state;
     static uint64_t keys[RECORDS];
     static struct scan scan;
-    struct nvc_heap *heap = new_heap(3);
+    struct nvc_heap *heap = new_heap(3, HEAP_BYTES);
     struct model *model = calloc(1, sizeof *model);
     char buffer[VALUE];
     model->config = (struct nvk_config){&adapter, heap, NVK_TREE, RECORDS, VALUE, 1};
@@ -504,7 +525,7 @@ static void a_full_heap_loses_nothing(void **state)
 {
     (void)state;
     for (int index = NVK_HASH; index <= NVK_TREE; index++) {
-        struct nvc_heap *heap = new_heap(4);
+        struct nvc_heap *heap = new_heap(4, HEAP_BYTES);
         struct model *model = calloc(1, sizeof *model);
         char value[VALUE];
         model->config =
