@@ -201,6 +201,11 @@ struct nvc_adapter {
     /* Gives free pages of the file back to the file system (punches holes), as far
        as the library can.  NULL: it cannot. */
     int (*trim)(struct nvc_heap *heap);
+
+    /* Whether this machine has what heaps with these options need (only `extra` is
+       looked at): 0, or ENOTSUP, which last_error() explains.  NULL: whatever the
+       options are. */
+    int (*supports)(const struct nvc_options *options);
 };
 
 /* The one symbol that an adapter exports. */

@@ -108,9 +108,7 @@ bool nvl_case_write(const struct nvl_trial *trial, const char *folder,
     json_object_object_add(document, "crash", nvl_state_json(state));
     if (options->mutation != NULL) {
         char text[200];
-        snprintf(text, sizeof text, "%s:%s:%d",
-                 options->mutation->kind == NVL_SWAP ? "swap" : "drop",
-                 options->mutation->file, options->mutation->line);
+        nvl_mutation_print(options->mutation, text, sizeof text);
         json_object_object_add(document, "mutate", json_object_new_string(text));
     }
     snprintf(path, sizeof path, "%s/case.json", folder);

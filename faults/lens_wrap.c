@@ -148,8 +148,6 @@ EXPORT void *mmap(void *address, size_t length, int protection, int flags, int f
 }
 
 EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd,
-                    off_t offset);
-EXPORT void *mmap64(void *address, size_t length, int protection, int flags, int fd,
                     off_t offset)
 {
     return mmap(address, length, protection, flags, fd, offset);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "recording.h"
+#include "driver.h"
 #include "sources.h"
 
 enum {
@@ -27,15 +27,43 @@ static struct {
 static struct nvl_sighted waiting[NVL_THREADS_MAX];
 static bool is_waiting[NVL_THREADS_MAX];
 
+static const struct {
+    const char *name;
+    enum nvl_mutation_kind kind;
+    enum nvl_event_kind only;
+} kinds[] = {
+    {"drop", NVL_DROP, NVL_EVENT_END},         {"swap", NVL_SWAP, NVL_EVENT_END},
+    {"drop-flush", NVL_DROP, NVL_EVENT_FLUSH}, {"drop-fence", NVL_DROP, NVL_EVENT_FENCE},
+    {"swap-flush", NVL_SWAP, NVL_EVENT_FLUSH}, {"swap-fence", NVL_SWAP, NVL_EVENT_FENCE},
+};
+
 bool nvl_mutation_parse(struct nvl_mutation *parsed, const char *text)
 {
-    char kind[8];
-    const char *colon = strrchr(text, ':');
-    if (sscanf(text, "%7[a-z]:%127[^:]:%d", kind, parsed->file, &parsed->line) != 3 ||
-        colon == NULL || parsed->line <= 0)
+    uint64_t line;
+    const char *file = strchr(text, ':');
+    const char *number = strrchr(text, ':');
+    if (file == NULL || number == file || !nvd_parse_u64(number + 1, 1, 1 << 24, &line))
         return false;
-    parsed->kind = strcmp(kind, "swap") == 0 ? NVL_SWAP : NVL_DROP;
-    return strcmp(kind, "swap") == 0 || strcmp(kind, "drop") == 0;
+    snprintf(parsed->file, sizeof parsed->file, "%.*s", (int)(number - file - 1),
+             file + 1);
+    parsed->line = (int)line;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        size_t length = strlen(kinds[i].name);
+        if ((size_t)(file - text) == length && memcmp(text, kinds[i].name, length) == 0) {
+            parsed->kind = kinds[i].kind;
+            parsed->only = kinds[i].only;
+            return true;
+        }
+    }
+    return false;
+}
+
+void nvl_mutation_print(const struct nvl_mutation *printed, char *text, size_t size)
+{
+    size_t i = 0;
+    while (kinds[i].kind != printed->kind || kinds[i].only != printed->only)
+        i++;
+    snprintf(text, size, "%s:%s:%d", kinds[i].name, printed->file, printed->line);
 }
 
 void nvl_mutation_use(const struct nvl_mutation *used)
@@ -59,7 +87,8 @@ static bool is_place(const struct nvl_sighted *sighted)
 
 bool nvl_mutation_hits(const struct nvl_sighted *sighted)
 {
-    if (sighted->kind != NVL_EVENT_FLUSH && sighted->kind != NVL_EVENT_FENCE)
+    if ((sighted->kind != NVL_EVENT_FLUSH && sighted->kind != NVL_EVENT_FENCE) ||
+        (mutation.only != NVL_EVENT_END && mutation.only != sighted->kind))
         return false;
     uint64_t hash = sighted->frame_count;
     for (uint32_t i = 0; i < sighted->frame_count; i++)

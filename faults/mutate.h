@@ -11,6 +11,7 @@
 #define NVL_MUTATE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "lens.h"
@@ -19,12 +20,16 @@ enum nvl_mutation_kind { NVL_DROP, NVL_SWAP };
 
 struct nvl_mutation {
     enum nvl_mutation_kind kind;
-    char file[128]; /* base name */
+    enum nvl_event_kind only; /* NVL_EVENT_FLUSH or _FENCE; NVL_EVENT_END: both */
+    char file[128];           /* base name */
     int line;
 };
 
-/* "drop:lane.c:214" or "swap:lane.c:214"; false if text is neither. */
+/* "drop:lane.c:214" or "swap:lane.c:214"; of the flush or the fence on that line alone:
+   "drop-flush:...", "drop-fence:...", "swap-flush:...", "swap-fence:...".  False if text
+   is none of these. */
 bool nvl_mutation_parse(struct nvl_mutation *mutation, const char *text);
+void nvl_mutation_print(const struct nvl_mutation *mutation, char *text, size_t size);
 
 /* From now on what the lens sees goes through the mutation; NULL: none. */
 void nvl_mutation_use(const struct nvl_mutation *mutation);

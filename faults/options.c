@@ -138,13 +138,14 @@ static bool parse_tolerance(const char *text, double *value)
 
 static bool parse_shard(const char *text, struct nvl_command_options *options)
 {
-    unsigned long long shard, shards;
-    char rest;
-    if (sscanf(text, "%llu/%llu%c", &shard, &shards, &rest) != 2 || shard >= shards)
+    char first[24];
+    const char *slash = strchr(text, '/');
+    if (slash == NULL || (size_t)(slash - text) >= sizeof first)
         return false;
-    options->shard = shard;
-    options->shards = shards;
-    return true;
+    snprintf(first, sizeof first, "%.*s", (int)(slash - text), text);
+    return nvd_parse_u64(first, 0, UINT32_MAX, &options->shard) &&
+           nvd_parse_u64(slash + 1, 1, UINT32_MAX, &options->shards) &&
+           options->shard < options->shards;
 }
 
 static bool set_text(int number, const char *text, struct nvl_command_options *options)

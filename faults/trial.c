@@ -239,6 +239,8 @@ static bool keep_failure(struct nvl_trial *trial, const struct nvl_beginning *be
              trial->case_count++);
     if (mkdir(folder, 0700) != 0 && errno != EEXIST) {
         nvd_emit_error("work", errno, "%s: %s", folder, strerror(errno));
+        nvl_trace_free(trace);
+        free(state);
         return false;
     }
     snprintf(kept, sizeof kept, "%s/trace.nvl", folder);

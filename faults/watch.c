@@ -206,7 +206,7 @@ bool nvl_watch_explore(const struct nvl_trace *trace, const struct nvc_adapter *
     uint64_t from = 0;
     fflush(stdout);
     while (!tally->finished && tally->failure_count < options->max_failures) {
-        int status;
+        int status = 0;
         struct nvl_explore_options mine = *options;
         if (options->budget > 0) {
             mine.budget = options->budget - (wall() - began);
@@ -239,7 +239,7 @@ bool nvl_watch_state(const struct nvl_trace *trace, const struct nvc_adapter *ad
                      const struct nvl_state *state, struct nvl_trail *trail)
 {
     struct nvl_tally *tally = nvl_tally_new();
-    int status;
+    int status = 0;
     memset(trail, 0, sizeof *trail);
     fflush(stdout);
     pid_t worker = fork();

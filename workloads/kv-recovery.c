@@ -52,7 +52,7 @@ static const struct nvd_parameter parameters[] = {
 /* One operation in so many inserts, while there are records left to insert. */
 #define INSERT_EVERY 4u
 
-/* Shared by all processes of the trial; the file lies beside the heap. */
+/* Shared by all processes of the trial. */
 struct page {
     atomic_bool closing; /* the worker is to stop and to close the heap */
     struct {
@@ -384,7 +384,7 @@ static int use_heap(struct player *player, bool fresh)
     if (code != NVD_OK)
         return code;
     emit_ready(player, ready_ns);
-    return strcmp(player->trial->stage, "work") == 0 ? run_threads(player) : NVD_OK;
+    return strncmp(player->trial->stage, "work", 4) == 0 ? run_threads(player) : NVD_OK;
 }
 
 /* A fresh page was never written; the heap file is there from the second process on. */
@@ -471,14 +471,14 @@ static void take_times(struct nvd_trial *trial, struct times *times,
 }
 
 /* After a kill the heap must be there: the first process is let come to `ready`. */
-static int round_of(struct nvd_trial *trial, struct page *page, struct nvd_random *random,
-                    bool first, struct times *times)
+static int round_of(struct nvd_trial *trial, struct page *page, const char *stage,
+                    struct nvd_random *random, bool first, struct times *times)
 {
     struct nvd_child child;
     const uint64_t kind = nvd_random_below(random, 20);
     const bool early = !first && kind < 5, clean = kind >= 16;
     atomic_store(&page->closing, false);
-    int code = nvd_trial_start(trial, "work", &child);
+    int code = nvd_trial_start(trial, stage, &child);
     if (code != NVD_OK)
         return code;
     if (early) {
@@ -501,17 +501,21 @@ static int round_of(struct nvd_trial *trial, struct page *page, struct nvd_rando
     return NVD_OK;
 }
 
-static int rounds(struct nvd_trial *trial, struct page *page, struct times *times)
+static int rounds(struct nvd_trial *trial, struct page *page, int file,
+                  struct times *times)
 {
     struct nvd_random random;
+    char stage[32], last[32];
+    snprintf(stage, sizeof stage, "work:%d", file);
+    snprintf(last, sizeof last, "final:%d", file);
     nvd_random_seed(&random, trial->seed);
     int code = NVD_OK;
     for (uint64_t i = 0; code == NVD_OK && i < trial->values[ROUNDS]; i++)
-        code = round_of(trial, page, &random, i == 0, times);
+        code = round_of(trial, page, stage, &random, i == 0, times);
     struct nvd_child child;
     struct json_object *document;
     if (code == NVD_OK)
-        code = nvd_trial_start(trial, "final", &child);
+        code = nvd_trial_start(trial, last, &child);
     if (code == NVD_OK)
         code = nvd_trial_expect(trial, &child, "final", "ready", &document);
     if (code != NVD_OK)
@@ -521,14 +525,15 @@ static int rounds(struct nvd_trial *trial, struct page *page, struct times *time
     return expect_end(trial, &child, "final");
 }
 
-static int conduct(struct nvd_trial *trial, struct page *page)
+static int conduct(struct nvd_trial *trial, struct page *page, int file)
 {
     struct times times = {0};
     const size_t bytes = (trial->values[ROUNDS] + 1) * sizeof(double);
     times.open = malloc(bytes);
     times.first_op = malloc(bytes);
-    int code = times.open == NULL || times.first_op == NULL ? NVD_INTERNAL
-                                                            : rounds(trial, page, &times);
+    int code = times.open == NULL || times.first_op == NULL
+                   ? NVD_INTERNAL
+                   : rounds(trial, page, file, &times);
     uint64_t done = 0;
     for (unsigned t = 0; t < trial->threads; t++)
         done += atomic_load(&page->threads[t].done);
@@ -544,35 +549,37 @@ static int conduct(struct nvd_trial *trial, struct page *page)
     return code;
 }
 
-/* The page, in a file beside the heap; the first process makes it, and removes it. */
-static struct page *map_page(const char *path, bool make)
+/* The page lies in a file without a name, which the stages inherit; the number of its
+   descriptor is part of theirs. */
+static struct page *map_page(int file)
 {
-    int file = open(path, O_RDWR | O_CLOEXEC | (make ? O_CREAT | O_EXCL : 0), 0600);
-    if (file < 0)
-        return NULL;
-    void *page = MAP_FAILED;
-    if (!make || ftruncate(file, sizeof(struct page)) == 0)
-        page =
-            mmap(NULL, sizeof(struct page), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    close(file);
+    void *page =
+        mmap(NULL, sizeof(struct page), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     return page == MAP_FAILED ? NULL : page;
+}
+
+static int make_page_file(void)
+{
+    int file = memfd_create("acknowledged", 0); /* not close-on-exec */
+    if (file >= 0 && ftruncate(file, sizeof(struct page)) == 0)
+        return file;
+    if (file >= 0)
+        close(file);
+    return -1;
 }
 
 static int trial_run(struct nvd_trial *trial)
 {
-    char path[4096];
-    int length = snprintf(path, sizeof path, "%s.acknowledged", trial->heap_path);
-    struct page *page = length > 0 && (size_t)length < sizeof path
-                            ? map_page(path, trial->stage == NULL)
-                            : NULL;
+    const char *colon = trial->stage == NULL ? NULL : strchr(trial->stage, ':');
+    int file = colon == NULL ? make_page_file() : atoi(colon + 1);
+    struct page *page = file < 0 ? NULL : map_page(file);
     if (page == NULL) {
-        nvd_emit_error("kv-recovery", errno, "cannot make or map '%s'", path);
+        nvd_emit_error("kv-recovery", errno, "cannot make a file in memory, or map it");
         return NVD_ENVIRONMENT;
     }
-    int code = trial->stage == NULL ? conduct(trial, page) : work(trial, page);
+    int code = trial->stage == NULL ? conduct(trial, page, file) : work(trial, page);
     munmap(page, sizeof *page);
-    if (trial->stage == NULL)
-        unlink(path);
+    close(file);
     return code;
 }
 

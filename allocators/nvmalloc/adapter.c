@@ -8,7 +8,8 @@
  * program that keeps its pointers there.
  *
  * Options (allocator.yaml): mode=owned|strict|gc, slots=heap|dram,
- * grow=yes|no (the file grows to `size` as it fills, or is allocated at once).
+ * grow=yes|no (the file grows to `size` as it fills, or is allocated at once),
+ * protect=yes (a stray store into metadata traps).
  */
 #include "adapter.h"
 
@@ -89,11 +90,26 @@ static int wrap(nvm_heap *heap, const struct nvc_options *options, struct nvc_he
     return 0;
 }
 
+static unsigned flags_of(const struct nvc_options *options)
+{
+    return chosen(options, "protect=yes") ? NVM_PROTECT : 0;
+}
+
+/* Makes the smallest heap with these flags where no file can be: what is not there is
+   told before anything is made. */
+static int adapter_supports(const struct nvc_options *options)
+{
+    const struct nvm_options how = {.size = NVM_MIN_HEAP, .flags = flags_of(options)};
+    nvm_heap *heap;
+    return nvm_create_with("/", &how, &heap) == ENOTSUP ? ENOTSUP : 0;
+}
+
 static int adapter_create(const char *path, const struct nvc_options *options,
                           struct nvc_heap **out)
 {
     nvm_heap *heap;
-    struct nvm_options how = {.size = options->size, .max_size = options->size};
+    struct nvm_options how = {
+        .size = options->size, .max_size = options->size, .flags = flags_of(options)};
     if (chosen(options, "mode=strict"))
         how.mode = NVM_LOG_STRICT;
     else if (chosen(options, "mode=gc"))
@@ -114,8 +130,9 @@ static int adapter_create(const char *path, const struct nvc_options *options,
 static int adapter_open(const char *path, const struct nvc_options *options,
                         struct nvc_heap **out)
 {
+    const struct nvm_options how = {.flags = flags_of(options)};
     nvm_heap *heap;
-    int error = nvm_open(path, &heap);
+    int error = nvm_open_with(path, &how, &heap);
     if (error == 0 && (error = wrap(heap, options, out)) != 0)
         nvm_close(heap);
     return error;
@@ -138,6 +155,11 @@ static void unwrap(struct nvc_heap *heap)
     if (heap->in_dram)
         free(heap->table);
     free(heap);
+}
+
+static int adapter_rebuild(struct nvc_heap *heap)
+{
+    return nvm_rebuild(heap->heap);
 }
 
 static void adapter_detach(struct nvc_heap *heap)
@@ -345,6 +367,8 @@ static const struct nvc_adapter adapter = {
     .alloc_group = adapter_alloc_group,
     .attach = adapter_attach,
     .detach = adapter_detach,
+    .supports = adapter_supports,
+    .rebuild = adapter_rebuild,
 };
 
 __attribute__((visibility("default"))) nvc_adapter_get_fn nvc_adapter_get;

@@ -24,6 +24,15 @@ def test_workload_files_agree_with_the_driver(native: Project) -> None:
     assert set(files) == set(told)
     for name, workload in files.items():
         assert workload.heap_bytes == told[name]["heap_bytes"]
+        assert (workload.shape, workload.max_threads) == (
+            told[name]["shape"],
+            told[name]["max_threads"],
+        )
+        needs = ["persistent" if need == "crash-safe" else need for need in workload.needs]
+        assert sorted(needs) == sorted(told[name]["needs"])
+        assert bool(workload.recordings) == told[name]["input"]
+        # Replay counts allocations, but of a program, and is not stepped over.
+        assert bool(workload.operation) == (told[name]["counts_requests"] or told[name]["input"])
         parameters = {each["name"]: each for each in told[name]["parameters"]}
         assert set(parameters) == set(workload.parameters)
         for key, parameter in workload.parameters.items():

@@ -101,15 +101,21 @@ int nvd_command_info(int argc, char **argv)
 {
     static const struct option options[] = {
         {"adapter", required_argument, NULL, 'a'},
+        {"options", required_argument, NULL, 'o'},
         {"help", no_argument, NULL, 'h'},
         {0},
     };
     const char *path = NULL;
+    struct nvc_options wanted = {.extra = ""};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'h') {
-            fputs("usage: nvdrive info [--adapter SO]\n", stderr);
+            fputs("usage: nvdrive info [--adapter SO [--options KEY=VALUE,...]]\n", stderr);
             return NVD_OK;
+        }
+        if (option == 'o') {
+            wanted.extra = optarg;
+            continue;
         }
         if (option != 'a') {
             nvd_emit_error("usage", 0, "info: bad option; see nvdrive info --help");
@@ -129,6 +135,12 @@ int nvd_command_info(int argc, char **argv)
     if (path != NULL) {
         const struct nvc_adapter *adapter = nvd_adapter_load(path);
         if (adapter == NULL) {
+            json_object_put(document);
+            return NVD_ENVIRONMENT;
+        }
+        int error = adapter->supports == NULL ? 0 : adapter->supports(&wanted);
+        if (error != 0) {
+            nvd_emit_error("unsupported", error, "%s", adapter->last_error());
             json_object_put(document);
             return NVD_ENVIRONMENT;
         }

@@ -324,7 +324,7 @@ struct nvm_heap_stats {
 };
 NVM_API void nvm_stats(nvm_heap *heap, struct nvm_heap_stats *stats);
 
-/* Bounds of the mapped file, for range checks. */
+/* The addresses in which the heap lies, and all that it may grow to: for range checks. */
 NVM_API void nvm_range(nvm_heap *heap, void **base, size_t *length);
 
 /*

@@ -345,7 +345,7 @@ nvm_ref nvm_off(nvm_heap *heap, const void *address)
 void nvm_range(nvm_heap *heap, void **base, size_t *length)
 {
     *base = heap->region.base;
-    *length = heap->data_offset + heap->data_bytes;
+    *length = heap->super.max_size;
 }
 
 void nvm_persist(nvm_heap *heap, const void *address, size_t length)

@@ -111,7 +111,11 @@ unsigned nvm_numa_count_nodes(void)
 {
     unsigned ids[NVM_NUMA_NODES_MAX];
     int stated = stated_nodes();
-    return stated >= 0 ? (unsigned)stated : system_nodes(ids);
+    /* Nodes come and go seldom, and heaps are opened often: looked up once. */
+    static _Atomic unsigned known;
+    if (stated < 0 && atomic_load(&known) == 0)
+        atomic_store(&known, system_nodes(ids));
+    return stated >= 0 ? (unsigned)stated : atomic_load(&known);
 }
 
 unsigned nvm_numa_here(const struct nvm_numa *units)

@@ -4,6 +4,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,16 +23,23 @@ static const char *const flush_names[] = {
     [NVM_FLUSH_NONE] = "none",
 };
 
-/* CPUID leaf 7: EBX bit 23 clflushopt, bit 24 clwb (Intel SDM vol. 2A). */
+/* CPUID leaf 7 (Intel SDM vol. 2A); read once: in a virtual machine each CPUID costs
+   microseconds, and laboratories open thousands of heaps a second. */
+static unsigned leaf7_ebx, leaf7_ecx;
+
+static void read_cpuid(void)
+{
+    unsigned eax = 0, edx = 0;
+    __get_cpuid_count(7, 0, &eax, &leaf7_ebx, &leaf7_ecx, &edx);
+}
+
 static bool cpu_has(enum nvm_flush_kind kind)
 {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
     switch (kind) {
     case NVM_FLUSH_CLWB:
-        return (ebx >> 24) & 1;
+        return (leaf7_ebx >> 24) & 1;
     case NVM_FLUSH_CLFLUSHOPT:
-        return (ebx >> 23) & 1;
+        return (leaf7_ebx >> 23) & 1;
     default:
         return true; /* clflush is part of SSE2 */
     }
@@ -43,20 +51,19 @@ static void judge_usual(void)
         nvm_persist_observed() || nvm_line_store_chosen != NVM_LINE_MOVDIR64B;
 }
 
-/* CPUID leaf 7: ECX bit 28 movdir64b (Intel SDM vol. 2A). */
 static void choose_line_store(void)
 {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     const char *forced = getenv("NVM_LINE_STORE");
-    __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx);
     bool movnti = forced != NULL && strcmp(forced, "movnti") == 0;
-    nvm_line_store_chosen =
-        (ecx >> 28 & 1) && !movnti ? NVM_LINE_MOVDIR64B : NVM_LINE_MOVNTI;
+    bool movdir64b = (leaf7_ecx >> 28) & 1;
+    nvm_line_store_chosen = movdir64b && !movnti ? NVM_LINE_MOVDIR64B : NVM_LINE_MOVNTI;
     judge_usual();
 }
 
 int nvm_persist_init(void)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_cpuid);
     choose_line_store();
     const char *forced = getenv("NVM_PERSIST");
     if (forced != NULL && *forced != '\0') {

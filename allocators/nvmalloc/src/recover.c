@@ -173,10 +173,14 @@ static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t water
     }
     if (newest == NULL)
         return 0;
+    /* Of the newest operation any record may be missing: it may have been in flight. */
+    uint32_t ordinal = newest->ordinal - ((newest->detail >> NVM_DETAIL_INDEX) & 255);
+    if (ordinal > newest->ordinal)
+        return nvm_fail(EUCLEAN, "lane %u: record %u has an impossible group", lane,
+                        newest->ordinal);
     uint32_t overwritten = NVM_ACTIONS_MAX + 1; /* a group, and strict mode's DONE */
-    uint32_t back = ring - overwritten;
-    back = newest->ordinal < back ? newest->ordinal : back;
-    for (uint32_t ordinal = newest->ordinal; back-- > 0;) {
+    uint32_t back = ordinal < ring - overwritten ? ordinal : ring - overwritten;
+    while (back-- > 0) {
         ordinal--;
         const struct nvm_record *record = record_at(heap, lane * ring + ordinal % ring);
         if (record == NULL || record->ordinal != ordinal)
