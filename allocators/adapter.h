@@ -206,6 +206,11 @@ struct nvc_adapter {
        looked at): 0, or ENOTSUP, which last_error() explains.  NULL: whatever the
        options are. */
     int (*supports)(const struct nvc_options *options);
+
+    /* Moves the blocks of non-empty slots so that thinly used parts of the heap become
+       free; content and usable sizes stay.  No other thread works on the heap.  NULL: the
+       library has no such call. */
+    int (*defrag)(struct nvc_heap *heap, void *const slots[], size_t count);
 };
 
 /* The one symbol that an adapter exports. */

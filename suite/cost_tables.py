@@ -102,10 +102,10 @@ def _residual_cells(row: ResidualRow, emulated: bool) -> list[str]:
 
 def allocator_grid(run: Run) -> Grid | None:
     """Version, build and consistency model of every allocator of the run; durable ones first."""
-    facts = run.environment.allocators
-    if not facts:
+    if not run.environment.allocators:
         return None
-    names = sorted(facts, key=lambda name: KINDS.index(safety_of(run, name)))
+    known = [*run.environment.allocators, *run.environment.unsupported]
+    names = sorted(known, key=lambda name: KINDS.index(safety_of(run, name)))
     return Grid(
         title="Allocators (of this run)",
         columns=["kind", "allocator", "consistency", "version", REMARKS],
@@ -121,9 +121,11 @@ def allocator_grid(run: Run) -> Grid | None:
 
 
 def _allocator_cells(run: Run, name: str) -> list[str]:
-    facts = run.environment.allocators[name]
+    unsupported = run.environment.unsupported.get(name)
+    facts = run.environment.allocators[name] if unsupported is None else unsupported
     options = facts.get("fault_options" if run.command == "fault" else "options")
-    remarks = [str(each) for each in (options, facts.get("built")) if each]
+    reason = facts.get("reason") and f"not supported here: {facts['reason']}"
+    remarks = [str(each) for each in (reason, options, facts.get("built")) if each]
     version = str(facts.get("library_version") or "-")
     return [
         safety_of(run, name),

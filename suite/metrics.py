@@ -336,6 +336,13 @@ METRICS: tuple[Metric, ...] = (
         repeatability=0.03, floor=0.02, weight=4,
     ),
     Metric(
+        "defragmented_ratio", "defrag x", "ratio", "memory", "lower", "sized", ("trial",),
+        "Memory that can serve no request of another size, over the bytes asked for and held, "
+        "after the allocator has moved blocks to make room (where it can).",
+        "`defragmented_ratio` of the workload `fragmentation`",
+        _stated("defragmented_ratio"), repeatability=0.03, floor=0.02, weight=7,
+    ),
+    Metric(
         "file_ratio", "file x", "ratio", "memory", "lower", "sized", ("trial",),
         "What the file system has allocated for the heap's file, over the bytes asked for and "
         "held, after the allocator has been asked to give back what it can.",

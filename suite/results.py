@@ -96,6 +96,9 @@ class Environment(_Model):
     """Name to what its adapter says of itself (version, capabilities)."""
     skipped: dict[str, str] = Field(default_factory=dict)
     """Allocators that could not be had, and why."""
+    unsupported: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Those of the skipped ones whose options ask for what this machine has not: as in `allocators`,
+    and `reason`."""
     notes: list[str] = Field(default_factory=list)
 
 
@@ -124,6 +127,7 @@ class Metrics(_Model):
     live_bytes: float | None = None
     footprint_ratio: float | None = None
     refill_ratio: float | None = None
+    defragmented_ratio: float | None = None
     file_ratio: float | None = None
     failed_allocs_per_op: float | None = None
     live_objects: float | None = None

@@ -27,10 +27,12 @@ from suite.machine import describe_environment
 from suite.nvm import find_nvm, require_space, scratch
 from suite.results import Environment
 from suite.runners import choose_runner
-from suite.runners.base import Argument
 from suite.variants import Variant
 
 __all__ = ["Session", "open_session", "say"]
+
+UNSUPPORTED = "unsupported"
+"""Where `nvdrive info` failed: this machine has not what the options need."""
 
 
 def say(line: str) -> None:
@@ -138,7 +140,7 @@ def _ask_allocators(session: Session, allocators: Sequence[Allocator], *, requir
         problem = _ask(session, allocator)
         if problem is None:
             session.allocators.append(allocator)
-        elif required:
+        elif required and allocator.name not in session.environment.unsupported:
             raise EnvironmentMissing(problem)
         else:
             session.environment.skipped[allocator.name] = problem
@@ -148,13 +150,11 @@ def _ask_allocators(session: Session, allocators: Sequence[Allocator], *, requir
 def _ask(session: Session, allocator: Allocator) -> str | None:
     """None, or the paragraph that says why this allocator can't be had."""
     driver = session.driver
-    options = allocator.program is not None and allocator.options
-    arguments: tuple[Argument, ...] = ("--options", allocator.options) if options else ()
     try:
         adapter = driver.installation.program(allocator)
         if allocator.program is None:
             adapter = driver.installation.adapter(allocator)
-            arguments = ("--adapter", adapter)
+        arguments = driver.adapter_arguments(allocator)
         answer = driver.simple(
             f"info {allocator.name}", "info", arguments, "info", allocator=allocator
         )
@@ -162,6 +162,10 @@ def _ask(session: Session, allocator: Allocator) -> str | None:
         return str(error)
     if answer.result is None and answer.where == "missing":
         return f"The allocator '{allocator.name}' can't be had here: {answer.error}."
+    if answer.result is None and answer.where == UNSUPPORTED:
+        reason = (answer.error or UNSUPPORTED).removeprefix(f"{UNSUPPORTED}: ")
+        session.environment.unsupported[allocator.name] = {**_facts(allocator), "reason": reason}
+        return f"The allocator '{allocator.name}' is not supported here: {reason}."
     if answer.result is None:
         packages = " ".join(allocator.file.debian.run)
         advice = (
@@ -183,16 +187,23 @@ def _ask(session: Session, allocator: Allocator) -> str | None:
         )
     session.environment.allocators[allocator.name] = {
         **facts,
-        "kind": "persistent" if allocator.persistent else "volatile",
-        "consistency": allocator.consistency,
-        "stands_as": allocator.stands_as,
-        "options": allocator.options,
-        "fault_options": allocator.fault_options,
+        **_facts(allocator),
         "built": driver.installation.built(allocator),
         "program": allocator.program is not None,
     }
     session.min_heaps[allocator.name] = int(facts.get("min_size") or 0)
     return None
+
+
+def _facts(allocator: Allocator) -> dict[str, object]:
+    """What its allocator.yaml says of it."""
+    return {
+        "kind": "persistent" if allocator.persistent else "volatile",
+        "consistency": allocator.consistency,
+        "stands_as": allocator.stands_as,
+        "options": allocator.options,
+        "fault_options": allocator.fault_options,
+    }
 
 
 def _calibrate(session: Session, threads: int) -> None:

@@ -123,7 +123,9 @@ def summarize(run: Run, baseline: str | None = None) -> Summary:
 def safety_of(run: Run, allocator: str) -> AllocatorKind:
     """As the environment recorded it when the run began.  What nothing makes whole again after a
     crash can't be measured against what survives one: it pays for none of it."""
-    facts = run.environment.allocators.get(allocator, {})
+    facts = run.environment.allocators.get(allocator)
+    if facts is None:
+        facts = run.environment.unsupported.get(allocator, {})
     kind = facts.get("kind")
     if run.command == "bench":
         kind = facts.get("stands_as", kind)  # older runs say nothing of it

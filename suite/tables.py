@@ -16,7 +16,7 @@ from rich.text import Text
 from suite.metrics import Metric, metric_named
 from suite.noise import noise_note
 from suite.results import PowerStates, Run, Verdict
-from suite.summary import KINDS, Row, Summary
+from suite.summary import KINDS, Row, Summary, safety_of
 
 __all__ = [
     "REMARKS",
@@ -212,9 +212,14 @@ def _overview(run: Run, rows: Sequence[Row], metric: Metric, title: str) -> Grid
     cells = list(dict.fromkeys((row.workload, row.threads) for row in rows))
     found = {(row.workload, row.threads, row.allocator): row for row in rows}
     names = list(dict.fromkeys((row.allocator, row.kind) for row in rows))
+    unsupported = [(name, safety_of(run, name)) for name in run.environment.unsupported]
+    kinds = {kind for _, kind in names}
+    names += [each for each in unsupported if each[1] in kinds]
     names.sort(key=lambda name: KINDS.index(name[1]))
 
     def figure(workload: str, threads: int, allocator: str) -> str:
+        if allocator in run.environment.unsupported:
+            return "not supported"
         row = found.get((workload, threads, allocator))
         if row is None:
             return ""

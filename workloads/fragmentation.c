@@ -25,10 +25,12 @@
  * A phase allocates blocks of random size in [from, to); whenever more than the level
  * is live, BATCH random objects are freed (where there are few, two fifths of them).
  *
- * Three answers to "what does the heap take at the end, over what is live?":
+ * Four answers to "what does the heap take at the end, over what is live?":
  *   - fragmentation_ratio: what can serve no request of another size (footprint.h), and
  *     so also footprint_ratio.  On the way it is noted CURVE times, as `series`.
  *     Survivors of the old sizes keep their whole slabs in it.
+ *   - defragmented_ratio: the same after the adapter's defrag() of all slots, if it has
+ *     one, as PMDK's test does with pmemobj_defrag().
  *   - file_ratio: what the file system still has allocated for the file, after the
  *     adapter's trim() if it has one.
  *   - refill_ratio, after PMDK's own figure: by which share fewer blocks of 100 bytes can
@@ -371,6 +373,29 @@ static int report_file(struct population *population)
     return NVD_OK;
 }
 
+/* The same figure once more, after the library has moved what it may. */
+static int report_defragmented(struct population *population)
+{
+    struct nvd_trial *trial = population->trial;
+    if (trial->adapter->defrag == NULL || population->count == 0)
+        return NVD_OK;
+    void **slots = malloc(population->count * sizeof(*slots));
+    if (slots == NULL)
+        return nvd_trial_failed(trial, "defrag", ENOMEM);
+    for (size_t i = 0; i < population->count; i++)
+        slots[i] = slot_at(population, population->live[i]);
+    int error = trial->adapter->defrag(trial->heap, slots, population->count);
+    free(slots);
+    if (error == ENOTSUP)
+        return NVD_OK;
+    if (error != 0)
+        return nvd_trial_failed(trial, "defrag", error);
+    struct nvd_footprint now = footprint(population);
+    if (now.source != NULL)
+        nvd_trial_metric(trial, "defragmented_ratio", nvd_footprint_ratio(&now));
+    return NVD_OK;
+}
+
 static int report(struct population *population)
 {
     struct nvd_trial *trial = population->trial;
@@ -381,7 +406,9 @@ static int report(struct population *population)
     nvd_trial_metric(trial, "peak_bytes", (double)population->peak);
     nvd_trial_metric(trial, "live_objects", (double)population->count);
     nvd_trial_metric(trial, "failed_allocs", (double)population->failed);
-    int code = report_file(population);
+    int code = report_defragmented(population);
+    if (code == NVD_OK)
+        code = report_file(population);
     if (code == NVD_OK && refills(trial))
         code = refill(population);
     for (size_t i = 0; code == NVD_OK && i < population->count; i++)

@@ -95,13 +95,9 @@ static unsigned flags_of(const struct nvc_options *options)
     return chosen(options, "protect=yes") ? NVM_PROTECT : 0;
 }
 
-/* Makes the smallest heap with these flags where no file can be: what is not there is
-   told before anything is made. */
 static int adapter_supports(const struct nvc_options *options)
 {
-    const struct nvm_options how = {.size = NVM_MIN_HEAP, .flags = flags_of(options)};
-    nvm_heap *heap;
-    return nvm_create_with("/", &how, &heap) == ENOTSUP ? ENOTSUP : 0;
+    return nvm_supports(flags_of(options));
 }
 
 static int adapter_create(const char *path, const struct nvc_options *options,
@@ -155,6 +151,17 @@ static void unwrap(struct nvc_heap *heap)
     if (heap->in_dram)
         free(heap->table);
     free(heap);
+}
+
+static int adapter_defrag(struct nvc_heap *heap, void *const slots[], size_t count)
+{
+    return heap->in_dram ? ENOTSUP
+                         : nvm_defrag(heap->heap, (nvm_ref *const *)slots, count, NULL);
+}
+
+static int adapter_trim(struct nvc_heap *heap)
+{
+    return nvm_trim(heap->heap, NULL);
 }
 
 static int adapter_rebuild(struct nvc_heap *heap)
@@ -369,6 +376,8 @@ static const struct nvc_adapter adapter = {
     .detach = adapter_detach,
     .supports = adapter_supports,
     .rebuild = adapter_rebuild,
+    .defrag = adapter_defrag,
+    .trim = adapter_trim,
 };
 
 __attribute__((visibility("default"))) nvc_adapter_get_fn nvc_adapter_get;

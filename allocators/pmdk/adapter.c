@@ -40,11 +40,22 @@ static int pmdk_free_from(struct nvc_heap *heap, void *slot)
     return 0;
 }
 
+/* pmemobj_defrag() takes pointers to the PMEMoids, NULL ones passed over. */
+static int pmdk_defrag(struct nvc_heap *heap, void *const slots[], size_t count)
+{
+    struct pobj_defrag_result result;
+    if (pmemobj_defrag(heap->pool, (PMEMoid **)(uintptr_t)slots, count, &result) == 0) {
+        return 0;
+    }
+    return pmdk_fail(errno, "pmemobj_defrag: %s", pmemobj_errormsg());
+}
+
 static const struct nvc_adapter pmdk_adapter = {
     .name = "pmdk",
     .consistency = NVC_CONSISTENCY_LOG,
     .alloc_to = pmdk_alloc_to,
     .free_from = pmdk_free_from,
+    .defrag = pmdk_defrag,
     PMDK_POOL_FUNCTIONS,
 };
 

@@ -54,6 +54,9 @@ def misbehave(behaviour: str) -> None:
             }
         )
         sys.exit(3)
+    elif behaviour == "unsupported":
+        emit({"type": "error", "where": "unsupported", "message": "this machine has no widgets"})
+        sys.exit(3)
     elif behaviour == "incorrect":
         emit({"type": "error", "where": "bench", "message": "a block was handed out twice"})
         sys.exit(4)
@@ -68,6 +71,14 @@ def adapter_of(options: argparse.Namespace) -> dict[str, Any]:
         emit({"type": "error", "where": "adapter", "message": f"cannot load: {error}"})
         sys.exit(3)
     return document
+
+
+def check_options(options: argparse.Namespace, adapter: dict[str, Any]) -> None:
+    """{"wants": {COMMAND: OPTIONS}}: the command fails with any others."""
+    wanted = adapter.get("wants", {}).get(options.command, options.options)
+    if options.options != wanted:
+        emit({"type": "error", "where": "options", "message": f"{options.options}, not {wanted}"})
+        sys.exit(3)
 
 
 def info(options: argparse.Namespace) -> None:
@@ -88,6 +99,7 @@ def info(options: argparse.Namespace) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     adapter = adapter_of(options)
+    check_options(options, adapter)
     misbehave(adapter.get("bench", "ok"))
     if options.step_instructions is not None:
         step(options, adapter["step"])
@@ -142,12 +154,13 @@ def calibrate(options: argparse.Namespace) -> None:
 
 
 def fill(options: argparse.Namespace) -> None:
-    adapter_of(options)
+    check_options(options, adapter_of(options))
     emit({"type": "fill", "bytes": 1 << 20, "blocks": 10, "slots_exhausted": False})
 
 
 def history(options: argparse.Namespace) -> None:
     adapter = adapter_of(options)
+    check_options(options, adapter)
     verdict = adapter.get("history", "ok")
     misbehave(verdict)
     # One case in four fails, chosen by the seed alone.
@@ -174,6 +187,7 @@ def history(options: argparse.Namespace) -> None:
 
 def verify(options: argparse.Namespace) -> None:
     """The verdict stands in the heap; the journal must be the one of that seed."""
+    check_options(options, adapter_of(options))
     heap = Path(options.heap)
     if Path(options.journal).read_bytes() != b"journal of " + str(options.seed).encode():
         emit({"type": "error", "where": "journal", "message": "not the journal of that case"})

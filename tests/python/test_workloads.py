@@ -247,13 +247,20 @@ def test_traces_are_recorded_once(native: Project, tmp_path: Path) -> None:
 def test_only_the_program_itself_is_recorded(native: Project, tmp_path: Path) -> None:
     """Not what it forks or starts; but what a script turns into by exec is."""
     build = read_build(native.build)
-    script = "import os, subprocess\nif os.fork() == 0:\n    x = [bytes(700) for _ in range(9000)]\n    os._exit(0)\nos.wait()\nsubprocess.run(['true'])"
-    python = Program([sys.executable, "-S", "-c", script], {}, quiet=True)
-    shell = Program(
-        ["sh", "-c", 'exec "$0" -S -c "x = [bytes(700) for _ in range(9000)]"', sys.executable],
-        {},
-        quiet=True,
+    busy = "x = [bytes(700) for _ in range(9000)]"
+    script = "\n".join(
+        [
+            "import os, subprocess",
+            "if os.fork() == 0:",
+            f"    {busy}",
+            "    os._exit(0)",
+            "os.wait()",
+            "subprocess.run(['true'])",
+        ]
     )
+    python = Program([sys.executable, "-S", "-c", script], {}, quiet=True)
+    turning = ["sh", "-c", f'exec "$0" -S -c "{busy}"', sys.executable]
+    shell = Program(turning, {}, quiet=True)
     alone = record(build, python, tmp_path / "fork.nvtrace").facts["operations"]
     turned = record(build, shell, tmp_path / "exec.nvtrace").facts["operations"]
     assert alone + 9000 < turned

@@ -85,6 +85,9 @@ enum nvm_mode { NVM_LOG_OWNED = 0, NVM_LOG_STRICT = 1, NVM_GC = 2 };
     (1u << 0) /* a stray store into metadata traps (memory-protection                    \
                  keys); ENOTSUP where the CPU has none */
 
+/* Whether this processor and system have what the flags need: 0, or ENOTSUP. */
+NVM_API int nvm_supports(unsigned flags);
+
 /*
  * Called during the recovery of a GC heap for a block that is reached: gives
  * every reference in it to nvm_trace().  May be called by several threads at

@@ -30,6 +30,11 @@ void nvm_cancel_block(struct nvm_tcache *tcache, struct nvm_block block);
 bool nvm_find_block(struct nvm_heap *heap, nvm_ref ref, enum nvm_block_state state,
                     struct nvm_block *block);
 
+/* Puts the content of `from` into the reserved block `to`, durably, and the slot from the
+   one to the other, atomically; `from` is free then. */
+void nvm_replace_block(struct nvm_tcache *tcache, nvm_ref *slot, struct nvm_block from,
+                       struct nvm_block to);
+
 /* Usable bytes of a block that is live or reserved. */
 uint64_t nvm_block_bytes(const struct nvm_heap *heap, struct nvm_block block);
 

@@ -178,6 +178,11 @@ static void bin_give(struct nvm_heap *heap, struct nvm_persist *persist,
         slab->state = NVM_SLAB_PARTIAL;
         list_push(&bin->partial, slab);
     }
+    if (slab->state == NVM_SLAB_EVACUATING) { /* in no list */
+        if (is_empty(slab))
+            nvm_slab_retire(heap, persist, slab);
+        return;
+    }
     bin->empty += is_empty(slab);
     if (is_empty(slab) && bin->empty > EMPTY_KEPT) {
         list_remove(&bin->partial, slab);
@@ -240,40 +245,43 @@ void nvm_arena_scan_all(struct nvm_heap *heap)
         for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
             struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
             pthread_mutex_lock(&bin->lock);
-            while (bin->unscanned != NULL)
-                scan(heap, bin, bin->unscanned);
+            nvm_bin_scan_all(heap, bin);
             pthread_mutex_unlock(&bin->lock);
         }
     }
 }
 
-bool nvm_arena_take_fuller(struct nvm_heap *heap, struct nvm_block old,
-                           struct nvm_block *block)
+/* --- for defrag.c --- */
+
+void nvm_bin_scan_all(struct nvm_heap *heap, struct nvm_bin *bin)
 {
-    unsigned klass = nvm_tag_class(old.tag);
-    const struct nvm_slab *own = &heap->slabs[nvm_tag_unit(old.tag)];
-    bool taken = false;
-    for (uint32_t arena = 0; !taken && arena < heap->arena_count; arena++) {
-        struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
-        pthread_mutex_lock(&bin->lock);
-        while (bin->unscanned != NULL)
-            scan(heap, bin, bin->unscanned);
-        /* The fullest that has room; ties go to the lowest address, so that what is
-           emptied is emptied for good. */
-        struct nvm_slab *best = NULL;
-        for (struct nvm_slab *slab = bin->partial; slab != NULL; slab = slab->next)
-            if (slab != own && (best == NULL || slab->free < best->free ||
-                                (slab->free == best->free && slab->unit < best->unit)))
-                best = slab;
-        if (best != NULL && best->free <= own->free) {
-            bin->empty -= is_empty(best);
-            taken = nvm_slab_take(heap, best, block, 1) == 1;
-            if (best->free == 0) {
-                list_remove(&bin->partial, best);
-                best->state = NVM_SLAB_FULL;
-            }
-        }
-        pthread_mutex_unlock(&bin->lock);
+    while (bin->unscanned != NULL)
+        scan(heap, bin, bin->unscanned);
+}
+
+void nvm_bin_evacuate(struct nvm_bin *bin, struct nvm_slab *slab)
+{
+    list_remove(&bin->partial, slab);
+    slab->state = NVM_SLAB_EVACUATING;
+}
+
+void nvm_arena_keep(struct nvm_heap *heap, struct nvm_slab *slab)
+{
+    struct nvm_bin *bin = bin_of(heap, slab);
+    pthread_mutex_lock(&bin->lock);
+    if (slab->state == NVM_SLAB_EVACUATING) {
+        slab->state = NVM_SLAB_PARTIAL;
+        list_push(&bin->partial, slab);
     }
+    pthread_mutex_unlock(&bin->lock);
+}
+
+unsigned nvm_arena_take_partial(struct nvm_heap *heap, uint32_t arena, unsigned klass,
+                                struct nvm_block *block)
+{
+    struct nvm_bin *bin = &heap->arenas[arena].bins[klass];
+    pthread_mutex_lock(&bin->lock);
+    unsigned taken = bin_take(heap, bin, block, 1);
+    pthread_mutex_unlock(&bin->lock);
     return taken;
 }

@@ -62,12 +62,20 @@ void nvm_arena_scan_all(struct nvm_heap *heap);
 void nvm_arena_give(struct nvm_heap *heap, struct nvm_persist *persist,
                     const struct nvm_block *blocks, unsigned count);
 
-/* For defragmentation: a block of old's class from a slab that is in use by half at
-   least; false: there is none. */
-bool nvm_arena_take_fuller(struct nvm_heap *heap, struct nvm_block old,
-                           struct nvm_block *block);
-
 /* Retires every empty slab that the bins keep back; returns how many. */
 unsigned nvm_arena_purge(struct nvm_heap *heap, struct nvm_persist *persist);
+
+/*
+ * For defrag.c.  An evacuating slab is in no list: nothing is allocated from it, and it
+ * is retired when its last block is given back.
+ */
+void nvm_bin_scan_all(struct nvm_heap *heap, struct nvm_bin *bin); /* bin->lock is held */
+/* Makes a partial slab, not empty, evacuate; bin->lock is held. */
+void nvm_bin_evacuate(struct nvm_bin *bin, struct nvm_slab *slab);
+/* Makes an evacuating slab partial again. */
+void nvm_arena_keep(struct nvm_heap *heap, struct nvm_slab *slab);
+/* One block from a slab of the class that is in use already; 0: there is none. */
+unsigned nvm_arena_take_partial(struct nvm_heap *heap, uint32_t arena, unsigned klass,
+                                struct nvm_block *block);
 
 #endif

@@ -93,7 +93,9 @@ static void open_pop(uint32_t *heap, uint32_t *size)
 static void note(struct nvm_log *log, uint32_t slot, uint32_t open)
 {
     struct nvm_logged *logged = &log->entries[slot / 2];
-    bool contained = open > 0 && log->open[0] > slot / 2;
+    /* Newer: of a later operation. One group may fill a slot of a block that it allocates
+       or frees itself. */
+    bool contained = open > 0 && log->entries[log->open[0]].seq > logged->seq;
     if (slot % 2 != 0)
         logged->from_contained = contained;
     else

@@ -30,12 +30,19 @@
 
 static const struct nvm_options no_options;
 
+int nvm_supports(unsigned flags)
+{
+    if ((flags & ~NVM_PROTECT) != 0)
+        return nvm_fail(ENOTSUP, "a flag that this library does not know");
+    return flags & NVM_PROTECT ? nvm_protect_init() : 0;
+}
+
 static int heap_new(const struct nvm_options *options, unsigned flags,
                     struct nvm_heap **heap)
 {
     if ((flags & ~NVM_PROTECT) != 0 || options->mode > NVM_GC)
         return nvm_fail(EINVAL, "an option that this library does not know");
-    int error = flags & NVM_PROTECT ? nvm_protect_init() : 0;
+    int error = nvm_supports(flags);
     if (error != 0)
         return error;
     *heap = nvm_dram_map(sizeof(**heap));

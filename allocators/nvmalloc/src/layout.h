@@ -223,6 +223,17 @@ static inline uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t 
     return (uint32_t)nvm_record_crc_rest(start, record->tag, record->dest, record->seq);
 }
 
+/* Its number in its group, and how many records that has; 0 and 1 in most. */
+static inline uint16_t nvm_record_index(const struct nvm_record *record)
+{
+    return (record->detail >> NVM_DETAIL_INDEX) & 255;
+}
+
+static inline uint32_t nvm_record_group(const struct nvm_record *record)
+{
+    return ((record->detail >> NVM_DETAIL_GROUP) & 255) + 1;
+}
+
 /* The "valid if and only if" of a record, above. */
 static inline int nvm_record_valid(const struct nvm_record *record, uint32_t salt)
 {

@@ -145,9 +145,8 @@ int nvm_move_to(nvm_heap *heap, nvm_ref *from, nvm_ref *to)
 
 /* --- moving blocks --- */
 
-/* Puts the content of `from` into `to`, and the slot from the one to the other. */
-static void replace_block(struct nvm_tcache *tcache, nvm_ref *slot, struct nvm_block from,
-                          struct nvm_block to)
+void nvm_replace_block(struct nvm_tcache *tcache, nvm_ref *slot, struct nvm_block from,
+                       struct nvm_block to)
 {
     struct nvm_heap *heap = tcache->heap;
     uint64_t old = nvm_block_bytes(heap, from), new = nvm_block_bytes(heap, to);
@@ -195,43 +194,6 @@ int nvm_realloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
     int error = nvm_reserve_block(tcache, size, 1, &new);
     if (error != 0)
         return nvm_no_room(error, size);
-    replace_block(tcache, dest, old, new);
-    return 0;
-}
-
-/* Whether less than half of the block's slab is in use. */
-static bool in_thin_slab(const struct nvm_heap *heap, struct nvm_block block)
-{
-    const struct nvm_slab *slab = &heap->slabs[nvm_tag_unit(block.tag)];
-    uint32_t blocks = nvm_classes[nvm_tag_class(block.tag)].blocks;
-    return __atomic_load_n(&slab->free, __ATOMIC_RELAXED) > blocks / 2;
-}
-
-int nvm_defrag(nvm_heap *heap, nvm_ref *const slots[], size_t count, size_t *moved)
-{
-    NVM_WINDOW(heap);
-    struct nvm_tcache *tcache = nvm_tcache_get(heap);
-    size_t done = 0;
-    if (tcache == NULL)
-        return nvm_tcache_refused(heap);
-    for (size_t i = 0; i < count; i++) {
-        struct nvm_block old, new;
-        if (!nvm_is_slot(heap, slots[i]))
-            return nvm_misuse(tcache, "a slot is not an aligned place in the heap");
-        if (*slots[i] == 0)
-            continue;
-        if (!nvm_find_block(heap, *slots[i], NVM_BLOCK_LIVE, &old))
-            return nvm_misuse(tcache, "a slot refers to no live block");
-        if (nvm_block_is_extent(old) || !in_thin_slab(heap, old))
-            continue;
-        if (!nvm_arena_take_fuller(heap, old, &new))
-            continue;
-        replace_block(tcache, slots[i], old, new);
-        done++;
-    }
-    nvm_tcache_flush(tcache);
-    nvm_arena_purge(heap, &tcache->persist);
-    if (moved != NULL)
-        *moved = done;
+    nvm_replace_block(tcache, dest, old, new);
     return 0;
 }

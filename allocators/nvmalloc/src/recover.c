@@ -145,7 +145,7 @@ static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
             (struct nvm_logged){.record = record,
                                 .seq = record->seq,
                                 .lane = i / heap->super.ring,
-                                .index = (record->detail >> NVM_DETAIL_INDEX) & 255};
+                                .index = nvm_record_index(record)};
         if (!place_block(heap, logged))
             return nvm_fail(EUCLEAN, "lane %u: record at offset %llu is impossible",
                             logged->lane,
@@ -156,10 +156,11 @@ static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
 }
 
 /*
- * Holds the lane to what it must have left: from its newest record back, every
- * one above the watermark is there, but for those that it may have been
+ * Holds the lane to what it must have left: from its newest operation back, every
+ * record above the watermark is there, but for those that it may have been
  * overwriting.  One that is not there is no torn one, but damaged: an
- * acknowledged operation is lost, and with it the truth about its block.
+ * acknowledged operation is lost, and with it the truth about its block.  Of the
+ * newest operation itself, a group, any record may be torn.
  */
 static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
 {
@@ -168,19 +169,16 @@ static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t water
     for (uint32_t i = 0; i < ring; i++) {
         const struct nvm_record *record = record_at(heap, lane * ring + i);
         if (record != NULL && record->seq > watermark && record->ordinal % ring == i &&
-            (newest == NULL || record->ordinal > newest->ordinal))
+            (newest == NULL || (int32_t)(record->ordinal - newest->ordinal) > 0))
             newest = record;
     }
     if (newest == NULL)
         return 0;
-    /* Of the newest operation any record may be missing: it may have been in flight. */
-    uint32_t ordinal = newest->ordinal - ((newest->detail >> NVM_DETAIL_INDEX) & 255);
-    if (ordinal > newest->ordinal)
-        return nvm_fail(EUCLEAN, "lane %u: record %u has an impossible group", lane,
-                        newest->ordinal);
     uint32_t overwritten = NVM_ACTIONS_MAX + 1; /* a group, and strict mode's DONE */
-    uint32_t back = ordinal < ring - overwritten ? ordinal : ring - overwritten;
-    while (back-- > 0) {
+    uint32_t back = ring - overwritten;
+    uint32_t first = newest->ordinal - nvm_record_index(newest);
+    back = first < back ? first : back;
+    for (uint32_t ordinal = first; back-- > 0;) {
         ordinal--;
         const struct nvm_record *record = record_at(heap, lane * ring + ordinal % ring);
         if (record == NULL || record->ordinal != ordinal)
@@ -199,7 +197,7 @@ static void drop_torn_groups(struct nvm_log *log)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0, end; i < log->count; i = end) {
-        uint32_t size = ((log->entries[i].record->detail >> NVM_DETAIL_GROUP) & 255) + 1;
+        uint32_t size = nvm_record_group(log->entries[i].record);
         for (end = i; end < log->count && log->entries[end].seq == log->entries[i].seq;)
             end++;
         if (end - i != size)
@@ -361,7 +359,6 @@ static void finish(const struct nvm_log *log, struct nvm_recovery *recovery)
     replay_all(log);
     /* All effects before the watermark says that they are on media. */
     nvm_fence(&heap->structure);
-    recovery->watermark = log->entries[log->count - 1].seq;
     nvm_watermark_write(&heap->structure, nvm_heap_at(heap, NVM_WATERMARK_OFFSET),
                         recovery->next_copy, recovery->watermark, heap->salt);
     recovery->next_copy ^= 1;
@@ -399,6 +396,9 @@ int nvm_recover(struct nvm_heap *heap, struct nvm_recovery *recovery)
         error = judge_lane(heap, lane, recovery->watermark);
     if (error == 0)
         error = collect(&log, capacity, recovery->watermark);
+    /* Torn groups are history from now on, too: no seq may be drawn twice. */
+    if (error == 0 && log.count != 0)
+        recovery->watermark = log.entries[log.count - 1].seq;
     drop_torn_groups(&log);
     if (error == 0 && log.count != 0) {
         find_newest(&log);

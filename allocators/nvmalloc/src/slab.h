@@ -34,10 +34,11 @@ struct nvm_block;
 
 enum nvm_slab_state {
     NVM_SLAB_NONE = 0,
-    NVM_SLAB_UNSCANNED, /* in bin->unscanned; free and its bits are not valid */
-    NVM_SLAB_PARTIAL,   /* in bin->partial; 0 < free */
-    NVM_SLAB_FULL,      /* in no list; free = 0 */
-    NVM_SLAB_DAMAGED,   /* in no list; out of use */
+    NVM_SLAB_UNSCANNED,  /* in bin->unscanned; free and its bits are not valid */
+    NVM_SLAB_PARTIAL,    /* in bin->partial; 0 < free */
+    NVM_SLAB_FULL,       /* in no list; free = 0 */
+    NVM_SLAB_DAMAGED,    /* in no list; out of use */
+    NVM_SLAB_EVACUATING, /* in no list; 0 < free; its blocks are being moved out */
 };
 
 /* DRAM state; all fields under the lock of the bin that owns the slab, but

@@ -45,23 +45,34 @@ static void leave_locked(struct nvm_tcache *tcache, bool flush)
     nvm_dram_unmap(tcache, tcache_bytes());
 }
 
-/* Ends entry i of the calling thread, if its heap is still there. */
-static void leave_entry(unsigned i)
+/* Takes entry i out of the calling thread's. */
+static struct nvm_tcache_tls forget_entry(unsigned i)
 {
     struct nvm_tcache_tls entry = thread_caches[i];
     thread_caches[i] = (struct nvm_tcache_tls){0};
     if (nvm_tcache_last.id == entry.id)
         nvm_tcache_last = (struct nvm_tcache_tls){0};
+    return entry;
+}
+
+static void leave(struct nvm_heap *heap, struct nvm_tcache *tcache)
+{
+    NVM_WINDOW(heap);
+    pthread_mutex_lock(&heap->threads_lock);
+    leave_locked(tcache, true);
+    pthread_mutex_unlock(&heap->threads_lock);
+}
+
+/* Ends entry i of the calling thread, if its heap is still there. */
+static void leave_entry(unsigned i)
+{
+    struct nvm_tcache_tls entry = forget_entry(i);
     if (entry.id == 0)
         return;
     /* The registry's lock keeps the heap from being closed meanwhile. */
     struct nvm_heap *heap = nvm_registry_lock(entry.id);
-    if (heap != NULL) {
-        NVM_WINDOW(heap);
-        pthread_mutex_lock(&heap->threads_lock);
-        leave_locked(entry.tcache, true);
-        pthread_mutex_unlock(&heap->threads_lock);
-    }
+    if (heap != NULL)
+        leave(heap, entry.tcache);
     nvm_registry_unlock();
 }
 
@@ -222,5 +233,5 @@ void nvm_thread_leave(nvm_heap *heap)
 {
     for (unsigned i = 0; i < HEAPS_PER_THREAD; i++)
         if (thread_caches[i].id == heap->id)
-            leave_entry(i);
+            leave(heap, forget_entry(i).tcache);
 }

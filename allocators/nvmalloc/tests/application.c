@@ -71,13 +71,15 @@ static bool differs(struct comparison *c, const char *what, nvm_ref ref, int obj
 static bool reach(struct comparison *c, nvm_ref ref, int number)
 {
     if ((ref == 0) != (number < 0))
-        return differs(c, ref == 0 ? "a slot is empty" : "a slot is not empty", ref, number);
+        return differs(c, ref == 0 ? "a slot is empty" : "a slot is not empty", ref,
+                       number);
     if (ref == 0)
         return true;
     const struct object *object = &c->forest->objects[number];
     size_t usable = nvm_usable_size(c->heap, ref);
     if (usable < object->size)
-        return differs(c, usable == 0 ? "refers to no live block" : "the block is too small",
+        return differs(c,
+                       usable == 0 ? "refers to no live block" : "the block is too small",
                        ref, number);
     if (c->count > OBJECTS)
         return differs(c, "too many blocks", ref, number);
@@ -110,8 +112,8 @@ static int visit(void *context, void *address, size_t usable)
 {
     struct walk *walk = context;
     const struct extent_of *next = &walk->c->reached[walk->at++];
-    walk->fits = walk->at <= walk->c->count && next->address == address &&
-                 next->usable == usable;
+    walk->fits =
+        walk->at <= walk->c->count && next->address == address && next->usable == usable;
     return !walk->fits;
 }
 
@@ -126,17 +128,18 @@ static bool holds(const struct forest *forest, nvm_heap *heap, char *why, size_t
             return false;
     }
     const nvm_ref *table = slot_at(heap, 0, false);
-    c.reached[c.count++] =
-        (struct extent_of){(const char *)table, nvm_usable_size(heap, nvm_off(heap, table))};
+    c.reached[c.count++] = (struct extent_of){
+        (const char *)table, nvm_usable_size(heap, nvm_off(heap, table))};
     qsort(c.reached, c.count, sizeof(c.reached[0]), by_address);
     for (size_t i = 1; i < c.count; i++)
         if (c.reached[i - 1].address + c.reached[i - 1].usable > c.reached[i].address)
-            return differs(&c, "two blocks overlap",
-                           nvm_off(heap, c.reached[i].address), -1);
+            return differs(&c, "two blocks overlap", nvm_off(heap, c.reached[i].address),
+                           -1);
     struct walk walk = {.c = &c, .fits = true};
     int ended = nvm_walk(heap, visit, &walk);
     if (!walk.fits || ended != 0 || walk.at != c.count) {
-        snprintf(why, size, "the walk meets other blocks than are reached: number %zu of %zu",
+        snprintf(why, size,
+                 "the walk meets other blocks than are reached: number %zu of %zu",
                  walk.at, c.count);
         return false;
     }
@@ -167,6 +170,25 @@ void application_start(struct application *app, enum nvm_mode mode, uint64_t see
     app->phase = "start";
 }
 
+static void keep(const struct forest *forest, int number, bool *reached)
+{
+    reached[number] = true;
+    for (unsigned i = 0; i < OBJECT_SLOTS; i++)
+        if (forest->objects[number].slot[i] >= 0)
+            keep(forest, forest->objects[number].slot[i], reached);
+}
+
+/* Forgets objects that were planned, but not published. */
+static void forget_unreached(struct forest *forest)
+{
+    bool reached[OBJECTS] = {false};
+    for (unsigned root = 0; root < ROOT_SLOTS; root++)
+        if (forest->root[root] >= 0)
+            keep(forest, forest->root[root], reached);
+    for (unsigned i = 0; i < OBJECTS; i++)
+        forest->objects[i].used &= reached[i];
+}
+
 /* What was not durable at the crash is written anew. */
 static void mend(struct application *app, nvm_ref ref, int number)
 {
@@ -191,6 +213,7 @@ void application_resume(struct application *app, nvm_heap *heap, bool happened)
     app->phase = "resume";
     memset(app->held, 0, sizeof(app->held));
     app->after = happened ? app->after : app->before;
+    forget_unreached(&app->after);
     app->before = app->after;
     for (unsigned root = 0; root < ROOT_SLOTS; root++) {
         const nvm_ref *slot = slot_at(heap, root, false);
@@ -213,8 +236,9 @@ void application_trace(struct nvm_tracer *tracer, const void *block, size_t usab
                        void *context)
 {
     const nvm_ref *slots = block;
-    unsigned count =
-        usable >= TABLE_BYTES && slots[TABLE_SLOTS] == TABLE_MAGIC ? TABLE_SLOTS : OBJECT_SLOTS;
+    unsigned count = usable >= TABLE_BYTES && slots[TABLE_SLOTS] == TABLE_MAGIC
+                         ? TABLE_SLOTS
+                         : OBJECT_SLOTS;
     (void)context;
     for (unsigned i = 0; i < count; i++)
         nvm_trace(tracer, slots[i], trace_object);

@@ -18,7 +18,7 @@
 
 #include "nvmalloc.h"
 
-#define TABLE_SLOTS  24u /* in the root block */
+#define TABLE_SLOTS  24u                          /* in the root block */
 #define TABLE_MAGIC  UINT64_C(0x7461626c65000000) /* after its slots: it is the table */
 #define TABLE_BYTES  ((TABLE_SLOTS + 1) * sizeof(nvm_ref))
 #define NAMED_SLOTS  3u

@@ -246,7 +246,8 @@ static bool move(struct application *app)
     struct place from, to;
     int number = draw_object(app);
     if (app->mode == NVM_GC || number < 0 || !holder_of(app, number, &from) ||
-        !draw_empty(app, &to) || (to.owner >= 0 && is_below(&app->after, to.owner, number)))
+        !draw_empty(app, &to) ||
+        (to.owner >= 0 && is_below(&app->after, to.owner, number)))
         return false;
     nvm_ref *source = address_of(app, from), *target = address_of(app, to);
     if (target == NULL)
@@ -263,7 +264,8 @@ static bool move_by_hand(struct application *app)
 {
     unsigned line = (unsigned)draw(app, TABLE_SLOTS / 8) * 8;
     unsigned from = line + (unsigned)draw(app, 8), to = line + (unsigned)draw(app, 8);
-    if (app->mode != NVM_LOG_STRICT || app->after.root[from] < 0 || app->after.root[to] >= 0)
+    if (app->mode != NVM_LOG_STRICT || app->after.root[from] < 0 ||
+        app->after.root[to] >= 0)
         return false;
     nvm_ref *table = slot_at(app->heap, 0, false);
     if (((uintptr_t)&table[from] ^ (uintptr_t)&table[to]) & ~(uintptr_t)63)
@@ -442,8 +444,8 @@ static bool swap(struct application *app)
     unsigned a = (unsigned)draw(app, TABLE_SLOTS), b = (unsigned)draw(app, TABLE_SLOTS);
     unsigned spare = (unsigned)draw(app, TABLE_SLOTS);
     nvm_ref *table = slot_at(app->heap, 0, false);
-    if (app->mode == NVM_GC || a == b || app->after.root[a] < 0 || app->after.root[b] < 0 ||
-        app->after.root[spare] >= 0)
+    if (app->mode == NVM_GC || a == b || app->after.root[a] < 0 ||
+        app->after.root[b] < 0 || app->after.root[spare] >= 0)
         return false;
     const struct nvm_action actions[] = {
         {NVM_ACT_MOVE, &table[spare], &table[a], 0},

@@ -32,7 +32,8 @@ static void note_line(struct power *power, size_t line, int flushed)
 {
     if (power->count == power->capacity) {
         power->capacity = power->capacity != 0 ? 2 * power->capacity : 64;
-        power->pending = realloc(power->pending, power->capacity * sizeof(*power->pending));
+        power->pending =
+            realloc(power->pending, power->capacity * sizeof(*power->pending));
     }
     struct power_pending *pending = &power->pending[power->count++];
     pending->line = line;
@@ -40,7 +41,8 @@ static void note_line(struct power *power, size_t line, int flushed)
     memcpy(pending->content, power->memory + line * POWER_LINE, POWER_LINE);
 }
 
-static void put(const struct power *power, const struct power_pending *pending, char *image)
+static void put(const struct power *power, const struct power_pending *pending,
+                char *image)
 {
     memcpy(image + pending->line * POWER_LINE,
            pending->taken ? pending->content : power->memory + pending->line * POWER_LINE,
@@ -56,7 +58,8 @@ void power_event(struct power *power, int kind, const void *address, size_t leng
         return;
     }
     size_t from = (size_t)((const char *)address - power->memory);
-    for (size_t line = from / POWER_LINE; line <= (from + length - 1) / POWER_LINE; line++)
+    for (size_t line = from / POWER_LINE; line <= (from + length - 1) / POWER_LINE;
+         line++)
         note_line(power, line, kind == 0);
 }
 

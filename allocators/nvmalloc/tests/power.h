@@ -18,7 +18,8 @@
 
 struct power_pending {
     size_t line;
-    int taken; /* content as it was flushed; 0: written past the caches, still in memory */
+    int taken; /* content as it was flushed; 0: written past the caches, still in memory
+                */
     char content[POWER_LINE];
 };
 

@@ -52,8 +52,8 @@ static void wrong(const char *what, const char *why)
 {
     fprintf(stderr,
             "mode %d, seed %llu, event %llu, %s: %s: %s\n  replay: NVM_TEST_SEED=%llu\n",
-            (int)app.mode, (unsigned long long)seed, (unsigned long long)events, app.phase,
-            what, why, (unsigned long long)seed);
+            (int)app.mode, (unsigned long long)seed, (unsigned long long)events,
+            app.phase, what, why, (unsigned long long)seed);
     const char *keep = getenv("NVM_TEST_KEEP");
     FILE *file = keep != NULL ? fopen(keep, "wb") : NULL;
     if (file != NULL) {
@@ -89,7 +89,8 @@ static void observe_recovery(void *context, int kind, const void *address, size_
     if (nested_left != 0 && power_draw(&draws) % 3 == 0) {
         nested_left--;
         nvm_observe(NULL, NULL);
-        power_image(&nested_power, (enum power_cut)(power_draw(&draws) % 3), nested_image);
+        power_image(&nested_power, (enum power_cut)(power_draw(&draws) % 3),
+                    nested_image);
         judge(nested_image, &happened);
         nested_states++;
         nvm_observe(observe_recovery, NULL);
@@ -272,7 +273,7 @@ static void run_history(enum nvm_mode mode, uint64_t number, unsigned operations
 static void run_histories(enum nvm_mode mode)
 {
     const char *budget = getenv("NVM_TEST_HISTORIES"), *one = getenv("NVM_TEST_SEED");
-    uint64_t histories = budget != NULL ? strtoull(budget, NULL, 10) : 6;
+    uint64_t histories = budget != NULL ? strtoull(budget, NULL, 10) : 5;
     uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
     pthread_t threads[THREADS];
     states = replayed = nested_states = generations = 0;
@@ -280,17 +281,18 @@ static void run_histories(enum nvm_mode mode)
     for (uintptr_t i = 1; i < THREADS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, work, (void *)i), 0);
     for (uint64_t i = first; i < first + (one != NULL ? 1 : histories); i++)
-        run_history(mode, i, 100);
+        run_history(mode, i, 150);
     pthread_mutex_lock(&lock);
     turn = THREADS;
     pthread_cond_broadcast(&turned);
     pthread_mutex_unlock(&lock);
     for (unsigned i = 1; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    print_message("%llu states, %llu of them replayed records or marked blocks, %llu cuts "
-                  "of recoveries, %llu generations\n",
-                  (unsigned long long)states, (unsigned long long)replayed,
-                  (unsigned long long)nested_states, (unsigned long long)generations);
+    print_message(
+        "%llu states, %llu of them replayed records or marked blocks, %llu cuts "
+        "of recoveries, %llu generations\n",
+        (unsigned long long)states, (unsigned long long)replayed,
+        (unsigned long long)nested_states, (unsigned long long)generations);
     /* Histories that never leave anything to recover would test nothing. */
     assert_true(replayed > states / 2);
     assert_true(nested_states != 0 && generations != 0);
@@ -316,8 +318,8 @@ static void test_gc(void **state)
 
 static char *page_aligned(void)
 {
-    void *got = mmap(NULL, HEAP_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                     0);
+    void *got =
+        mmap(NULL, HEAP_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return got == MAP_FAILED ? NULL : got;
 }
 
