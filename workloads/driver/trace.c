@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "trace.h"
 #include "workload.h"
@@ -106,8 +107,9 @@ static const char *check_head(const char *path, const struct nvd_trace_head *hea
         return COMPLAIN("'%s': a trace of version %u, expected %u: record it again", path,
                         head->version, NVD_TRACE_VERSION);
     if (head->threads == 0 || head->threads > UINT16_MAX || head->slots == 0 ||
-        head->slots > SLOTS_MAX || head->bytes > BYTES_MAX ||
-        head->allocs + head->frees + head->reallocs > head->bytes)
+        head->slots > SLOTS_MAX || head->bytes == 0 || head->bytes > BYTES_MAX ||
+        head->allocs > head->bytes || head->frees > head->bytes ||
+        head->reallocs > head->bytes || head->slots > head->bytes)
         return COMPLAIN("'%s': the head of the trace is damaged: record it again", path);
     return NULL;
 }
@@ -153,16 +155,20 @@ const char *nvd_trace_read(const char *path, struct nvd_trace *trace)
         return COMPLAIN("cannot read the trace '%s': %s", path, strerror(errno));
     const char *wrong = NULL;
     unsigned char *bytes = NULL;
+    struct stat status;
     if (fread(&trace->head, sizeof trace->head, 1, file) != 1)
         wrong = COMPLAIN("'%s' is too short for a trace", path);
     if (wrong == NULL)
         wrong = check_head(path, &trace->head);
-    if (wrong == NULL && (bytes = malloc(trace->head.bytes + 1)) == NULL)
-        wrong = COMPLAIN("no memory for the trace '%s'", path);
     if (wrong == NULL &&
-        fread(bytes, 1, trace->head.bytes + 1, file) != trace->head.bytes)
+        (fstat(fileno(file), &status) != 0 ||
+         (uint64_t)status.st_size != sizeof trace->head + trace->head.bytes))
         wrong =
             COMPLAIN("'%s': the length is not what the head says: record it again", path);
+    if (wrong == NULL && (bytes = malloc(trace->head.bytes)) == NULL)
+        wrong = COMPLAIN("no memory for the trace '%s'", path);
+    if (wrong == NULL && fread(bytes, 1, trace->head.bytes, file) != trace->head.bytes)
+        wrong = COMPLAIN("cannot read the trace '%s': %s", path, strerror(errno));
     fclose(file);
     if (wrong == NULL)
         wrong = unpack(path, bytes, trace);

@@ -55,7 +55,12 @@ int nvm_reserve_block(struct nvm_tcache *tcache, size_t size, size_t alignment,
         unsigned klass = nvm_sizeclass_aligned(size, alignment);
         if (klass == NVM_CLASSES || alignment > NVM_UNIT_BYTES)
             return reserve_extent(tcache, size, alignment, block);
-        return nvm_tcache_pop(tcache, klass, block);
+        int error = nvm_tcache_pop(tcache, klass, block);
+        if (error != 0 || block->offset % alignment == 0)
+            return error;
+        /* In a heap that is nearly full, a block of some larger class. */
+        nvm_cancel_block(tcache, *block);
+        return reserve_extent(tcache, size, alignment, block);
     }
     if (size > NVM_SMALL_MAX)
         return reserve_extent(tcache, size, 1, block);

@@ -121,6 +121,13 @@ static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin,
     return taken;
 }
 
+/* Whether a block of class `any` does for a request of the class, no larger: aligned to 16
+   if that one's are. */
+static bool serves(unsigned any, unsigned klass)
+{
+    return nvm_classes[any].size % 16 == 0 || nvm_classes[klass].size % 16 != 0;
+}
+
 /* The same, with a new slab if the bin has nothing; *error says why there is none. */
 static unsigned bin_take_or_provision(struct nvm_heap *heap, struct nvm_persist *persist,
                                       uint32_t arena, unsigned klass,
@@ -145,7 +152,7 @@ static unsigned bin_take_or_provision(struct nvm_heap *heap, struct nvm_persist 
 
 unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
                         uint32_t arena, unsigned klass, struct nvm_block *blocks,
-                        unsigned want, int *error)
+                        unsigned want, bool larger, int *error)
 {
     int why = ENOMEM, ignored;
     unsigned taken =
@@ -153,15 +160,16 @@ unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
     if (taken == 0 && nvm_arena_purge(heap, persist) != 0)
         taken = bin_take_or_provision(heap, persist, arena, klass, blocks, want, &why);
     /* No run of units is free: one block at a time from wherever one fits. */
-    for (unsigned any = klass; taken == 0 && any < NVM_CLASSES; any++) {
-        for (uint32_t other = 0; taken == 0 && other < heap->arena_count; other++) {
+    for (unsigned any = klass; larger && taken == 0 && any < NVM_CLASSES; any++) {
+        for (uint32_t other = 0;
+             taken == 0 && serves(any, klass) && other < heap->arena_count; other++) {
             struct nvm_bin *bin = &heap->arenas[other].bins[any];
             pthread_mutex_lock(&bin->lock);
             taken = bin_take(heap, bin, blocks, 1);
             pthread_mutex_unlock(&bin->lock);
         }
         /* A larger class may need fewer units a slab. */
-        if (taken == 0 && any + 1 < NVM_CLASSES)
+        if (taken == 0 && any + 1 < NVM_CLASSES && serves(any + 1, klass))
             taken =
                 bin_take_or_provision(heap, persist, arena, any + 1, blocks, 1, &ignored);
     }

@@ -45,12 +45,12 @@ void nvm_arena_adopt(struct nvm_heap *heap, uint32_t unit, unsigned klass);
 
 /*
  * Takes up to `want` free blocks of a class that holds them (the asked one,
- * or when the heap is nearly full a larger one); returns how many, 0 when
- * there is none anywhere: *error is ENOMEM then, or ENOSPC.
+ * or if `larger` and the heap is nearly full another arena's or a larger one); returns
+ * how many, 0 when there is none anywhere: *error is ENOMEM then, or ENOSPC.
  */
 unsigned nvm_arena_take(struct nvm_heap *heap, struct nvm_persist *persist,
                         uint32_t arena, unsigned klass, struct nvm_block *blocks,
-                        unsigned want, int *error);
+                        unsigned want, bool larger, int *error);
 
 /* Scans the slab that begins at unit, unless somebody did meanwhile. */
 void nvm_arena_scan(struct nvm_heap *heap, uint32_t unit);

@@ -180,11 +180,12 @@ int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_bloc
     unsigned want = ((unsigned)(bin->limit - bin->bottom) + 1) / 2;
     int error;
     unsigned taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
-                                    bin->bottom, want, &error);
+                                    bin->bottom, want, false, &error);
     if (taken == 0) {
+        /* Before larger classes are touched: what is cached here may be all of a slab. */
         nvm_tcache_flush(tcache);
         taken = nvm_arena_take(tcache->heap, &tcache->persist, tcache->arena, klass,
-                               bin->bottom, want, &error);
+                               bin->bottom, want, true, &error);
     }
     if (taken == 0)
         return error;
