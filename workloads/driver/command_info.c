@@ -110,7 +110,8 @@ int nvd_command_info(int argc, char **argv)
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'h') {
-            fputs("usage: nvdrive info [--adapter SO [--options KEY=VALUE,...]]\n", stderr);
+            fputs("usage: nvdrive info [--adapter SO [--options KEY=VALUE,...]]\n",
+                  stderr);
             return NVD_OK;
         }
         if (option == 'o') {

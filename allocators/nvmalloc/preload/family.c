@@ -163,9 +163,9 @@ EXPORT void *calloc(size_t count, size_t size)
 
 static size_t usable(const char *function, const void *address)
 {
-    return preload_pool_has(address) ? preload_pool_size(address)
-                                     : nvm_block_bytes(preload_heap,
-                                                       find(function, address));
+    return preload_pool_has(address)
+               ? preload_pool_size(address)
+               : nvm_block_bytes(preload_heap, find(function, address));
 }
 
 /* A block stays where it is as long as the size fits, and wastes no more than half of it:

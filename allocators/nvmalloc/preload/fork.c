@@ -240,7 +240,8 @@ static void trapped(int signal, siginfo_t *info, void *context)
 
 static void set_trap(void)
 {
-    struct sigaction action = {.sa_sigaction = trapped, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = trapped,
+                               .sa_flags = SA_SIGINFO | SA_NODEFER};
     sigemptyset(&action.sa_mask);
     next.trapping =
         !__libc_single_threaded && sigaction(SIGSEGV, &action, &next.before) == 0;

@@ -24,7 +24,8 @@ void *preload_pool_take(size_t alignment, size_t size)
         size_t before = atomic_load(&used), start, end;
         do {
             uintptr_t at = (uintptr_t)pool + before + HEAD;
-            start = ((at + alignment - 1) & ~(uintptr_t)(alignment - 1)) - (uintptr_t)pool;
+            start =
+                ((at + alignment - 1) & ~(uintptr_t)(alignment - 1)) - (uintptr_t)pool;
             end = start + ((size + HEAD - 1) & ~(HEAD - 1));
         } while (end <= POOL_BYTES && !atomic_compare_exchange_weak(&used, &before, end));
         if (end <= POOL_BYTES) {

@@ -210,7 +210,8 @@ void preload_make_heap(void)
        in the fork changes anything after it was copied, and the first in the child. */
     preload_watch_forks();
     create();
-    /* The first call of each thread makes its cache; the first of all, what they share. */
+    /* The first call of each thread makes its cache; the first of all, what they share.
+     */
     nvm_free(preload_heap, nvm_malloc(preload_heap, 1));
     preload_inside = false;
     errno = saved;

@@ -121,8 +121,8 @@ static unsigned bin_take(struct nvm_heap *heap, struct nvm_bin *bin,
     return taken;
 }
 
-/* Whether a block of class `any` does for a request of the class, no larger: aligned to 16
-   if that one's are. */
+/* Whether a block of class `any` does for a request of the class, no larger: aligned to
+   16 if that one's are. */
 static bool serves(unsigned any, unsigned klass)
 {
     return nvm_classes[any].size % 16 == 0 || nvm_classes[klass].size % 16 != 0;

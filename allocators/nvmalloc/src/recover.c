@@ -141,11 +141,10 @@ static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
         if (record == NULL || record->seq <= watermark)
             continue;
         struct nvm_logged *logged = &log->entries[log->count++];
-        *logged =
-            (struct nvm_logged){.record = record,
-                                .seq = record->seq,
-                                .lane = i / heap->super.ring,
-                                .index = nvm_record_index(record)};
+        *logged = (struct nvm_logged){.record = record,
+                                      .seq = record->seq,
+                                      .lane = i / heap->super.ring,
+                                      .index = nvm_record_index(record)};
         if (!place_block(heap, logged))
             return nvm_fail(EUCLEAN, "lane %u: record at offset %llu is impossible",
                             logged->lane,

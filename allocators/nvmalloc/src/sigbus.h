@@ -23,7 +23,7 @@ struct nvm_sigbus {
     sigjmp_buf jump;
     struct nvm_sigbus *outer;
     struct nvm_stand stand; /* the windows that a jump leaves behind it */
-    const void *address; /* that was read */
+    const void *address;    /* that was read */
 };
 
 /* Begins a guard; true when it comes back because of a SIGBUS, with the guard ended. */

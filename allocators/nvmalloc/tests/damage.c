@@ -15,8 +15,8 @@
 
 char *damage_pages(void)
 {
-    void *got = mmap(NULL, DAMAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                     -1, 0);
+    void *got = mmap(NULL, DAMAGE_BYTES, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (got == MAP_FAILED)
         abort();
     return got;
@@ -63,7 +63,8 @@ static void populate(nvm_heap *heap)
     need(nvm_malloc_to(heap, nvm_ptr(heap, *small), 64) == 0, "inner");
 }
 
-void damage_make(struct damage_image *image, const char *path, enum nvm_mode mode, bool closed)
+void damage_make(struct damage_image *image, const char *path, enum nvm_mode mode,
+                 bool closed)
 {
     struct nvm_options options = {.size = DAMAGE_BYTES, .mode = mode};
     nvm_heap *heap;
@@ -136,7 +137,8 @@ static void fill_up(struct use *use, struct damage_outcome *outcome)
 {
     static const size_t sizes[] = {200000, 70000, 30000, 5000, 1000, 256, 96, 48, 32, 16};
     static nvm_ref given[DAMAGE_BYTES / GRAIN];
-    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && use->fault == NULL; i++) {
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && use->fault == NULL;
+         i++) {
         nvm_ref ref;
         while (use->fault == NULL && (ref = nvm_reserve(use->heap, sizes[i])) != 0) {
             size_t usable = nvm_usable_size(use->heap, ref);
@@ -170,7 +172,8 @@ const char *damage_use(char *bytes, size_t length, const struct damage_image *ke
     struct nvm_heap_stats stats;
     memset(&use, 0, sizeof(use));
     memset(outcome, 0, sizeof(*outcome));
-    outcome->open = nvm_attach(bytes, length, &(struct nvm_options){.threads = 1}, &use.heap);
+    outcome->open =
+        nvm_attach(bytes, length, &(struct nvm_options){.threads = 1}, &use.heap);
     if (outcome->open != 0)
         return nvm_error()[0] == '\0' ? "refused without a reason" : NULL;
     outcome->check = nvm_check(use.heap);

@@ -36,8 +36,8 @@ void damage_make(struct damage_image *image, const char *path, enum nvm_mode mod
 
 /* What came of an image. */
 struct damage_outcome {
-    int open;     /* errno value of nvm_attach() */
-    int check;    /* of nvm_check(), before anything else was done */
+    int open;  /* errno value of nvm_attach() */
+    int check; /* of nvm_check(), before anything else was done */
     uint64_t quarantined;
     size_t given; /* blocks that were given out until the heap was full */
 };

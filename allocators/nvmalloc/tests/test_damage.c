@@ -46,13 +46,15 @@ static struct damage_outcome use(uint64_t offset)
 }
 
 /* Three kinds of damage to the word at `offset`; each outcome is given to `judge`. */
-static void damage_word(uint64_t offset, void (*judge)(uint64_t, const struct damage_outcome *))
+static void damage_word(uint64_t offset,
+                        void (*judge)(uint64_t, const struct damage_outcome *))
 {
     uint64_t whole, random = offset + 1;
     memcpy(&whole, image.bytes + offset, sizeof(whole));
     const uint64_t words[] = {
         whole ^ (uint64_t)1 << power_draw(&random) % 64,
-        whole ^ (uint64_t)1 << power_draw(&random) % 64 ^ (uint64_t)1 << power_draw(&random) % 64,
+        whole ^ (uint64_t)1 << power_draw(&random) % 64 ^
+            (uint64_t)1 << power_draw(&random) % 64,
         0,
     };
     for (unsigned i = 0; i < 3; i++) {
@@ -177,7 +179,8 @@ static void records(void)
 {
     if (image.mode == NVM_GC)
         return;
-    uint64_t bytes = (uint64_t)super->lanes_used * super->ring * sizeof(struct nvm_record);
+    uint64_t bytes =
+        (uint64_t)super->lanes_used * super->ring * sizeof(struct nvm_record);
     const struct nvm_record *ring = (const void *)(image.bytes + super->lanes_offset);
     for (uint64_t at = 0; at < bytes; at += 24)
         if (!is_newest(&ring[at / sizeof(*ring)]))
@@ -189,11 +192,13 @@ static void record_pages(void)
 {
     if (image.mode == NVM_GC || image.closed)
         return;
-    uint64_t bytes = (uint64_t)super->lanes_used * super->ring * sizeof(struct nvm_record);
+    uint64_t bytes =
+        (uint64_t)super->lanes_used * super->ring * sizeof(struct nvm_record);
     for (uint64_t page = 0; page < bytes; page += NVM_PAGE) {
         memcpy(damaged, image.bytes, DAMAGE_BYTES);
         memset(damaged + super->lanes_offset + page, 0, NVM_PAGE);
-        must_be_told(super->lanes_offset + page, &(struct damage_outcome[]){use(page)}[0]);
+        must_be_told(super->lanes_offset + page,
+                     &(struct damage_outcome[]){use(page)}[0]);
     }
 }
 
@@ -248,7 +253,8 @@ static void test_truncated_files(void **state)
 {
     (void)state;
     make(NVM_LOG_OWNED, false);
-    for (size_t length = 0; length < DAMAGE_BYTES; length += length < 8192 ? 512 : 20000) {
+    for (size_t length = 0; length < DAMAGE_BYTES;
+         length += length < 8192 ? 512 : 20000) {
         nvm_heap *heap;
         write_file(image.bytes, length);
         int error = nvm_open(path, &heap);
@@ -313,8 +319,8 @@ static void test_unreadable_pages_at_open(void **state)
                               fileno(file), 0);
             assert_ptr_not_equal(base, MAP_FAILED);
             assert_int_equal(truncate(path, (off_t)page), 0);
-            int error = nvm_attach(base, DAMAGE_BYTES, &(struct nvm_options){.threads = 2},
-                                   &heap);
+            int error = nvm_attach(base, DAMAGE_BYTES,
+                                   &(struct nvm_options){.threads = 2}, &heap);
             assert_true(error == 0 || error == EUCLEAN);
             if (error == 0) {
                 assert_true(page >= super->data_offset);

@@ -91,7 +91,8 @@ static void test_thin_slabs_are_emptied(void **state)
     assert_int_equal(nvm_defrag(heap, list, SLOTS, &moved), 0);
     /* Those in the slabs that are kept stay where they are. */
     assert_in_range(moved, SLOTS / 8 / 2, SLOTS / 8);
-    /* A slab of each class is left at most, of 20 classes; all others were full before. */
+    /* A slab of each class is left at most, of 20 classes; all others were full before.
+     */
     assert_true(overhead() < before / 2);
     for (unsigned i = 3; i < SLOTS; i += 8)
         expect_content(i);

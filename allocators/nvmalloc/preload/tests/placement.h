@@ -11,10 +11,12 @@
    as NVM_MALLOC_HEAP says, and which has been removed. */
 bool is_on_nvm(const void *address);
 
-/* Fills a block with what depends on its address and size; tells whether it still has it. */
+/* Fills a block with what depends on its address and size; tells whether it still has it.
+ */
 void fill(void *block, size_t size);
 bool is_filled(const void *block, size_t size);
-/* The same for the first `count` bytes of a block that was filled elsewhere, as another. */
+/* The same for the first `count` bytes of a block that was filled elsewhere, as another.
+ */
 bool is_filled_as(const void *block, const void *was, size_t size, size_t count);
 
 /* A generator of its own: no seed but the one given. */

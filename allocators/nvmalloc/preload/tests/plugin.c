@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* plugin.c - a library that is loaded late: it allocates while it is, and has thread-local
-   storage of the kind for which the dynamic linker allocates when a thread first asks. */
+/* plugin.c - a library that is loaded late: it allocates while it is, and has
+   thread-local storage of the kind for which the dynamic linker allocates when a thread
+   first asks. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -156,8 +156,7 @@ static void test_alignments(void **state)
         for (size_t size = 0; size < LARGEST; size = next_size(size) * 2) {
             char *blocks[3] = {memalign(alignment, size), aligned_alloc(alignment, size)};
             if (alignment >= sizeof(void *))
-                assert_int_equal(
-                    posix_memalign((void **)&blocks[2], alignment, size), 0);
+                assert_int_equal(posix_memalign((void **)&blocks[2], alignment, size), 0);
             for (int i = 0; i < 3 && blocks[i] != NULL; i++) {
                 assert_int_equal((uintptr_t)blocks[i] % alignment, 0);
                 assert_true(malloc_usable_size(blocks[i]) >= size);

@@ -315,7 +315,7 @@ static void test_fork_beside_threads(void **state)
 
 static volatile sig_atomic_t caught;
 
-static void catch(int signal)
+static void catch (int signal)
 {
     caught = signal;
 }

@@ -101,8 +101,8 @@ static void run(void *(*function)(void *), uintptr_t seed)
 {
     pthread_t threads[THREADS];
     for (uintptr_t i = 0; i < THREADS; i++)
-        assert_int_equal(
-            pthread_create(&threads[i], NULL, function, (void *)(seed + i)), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, function, (void *)(seed + i)),
+                         0);
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
 }
