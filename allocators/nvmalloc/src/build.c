@@ -12,6 +12,7 @@
 #include "extent.h"
 #include "heap.h"
 #include "registry.h"
+#include "sigbus.h"
 #include "tcache.h"
 
 void nvm_heap_place_media(struct nvm_heap *heap)
@@ -129,6 +130,16 @@ int nvm_heap_each_run(struct nvm_heap *heap, nvm_run_fn *visit, void *context)
         unit += chunk.units;
     }
     return 0;
+}
+
+int nvm_heap_each_run_guarded(struct nvm_heap *heap, nvm_run_fn *visit, void *context)
+{
+    struct nvm_sigbus guard;
+    if (nvm_sigbus_caught(&guard))
+        return nvm_sigbus_error(&guard, heap);
+    int error = nvm_heap_each_run(heap, visit, context);
+    nvm_sigbus_end(&guard);
+    return error;
 }
 
 int nvm_heap_build(struct nvm_heap *heap, uint64_t clock, uint64_t watermark,

@@ -20,5 +20,7 @@ void nvm_heap_drop(struct nvm_heap *heap);
 typedef int nvm_run_fn(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
                        void *context);
 int nvm_heap_each_run(struct nvm_heap *heap, nvm_run_fn *visit, void *context);
+/* The same; EUCLEAN, too, where a page cannot be read.  visit must not hold locks. */
+int nvm_heap_each_run_guarded(struct nvm_heap *heap, nvm_run_fn *visit, void *context);
 
 #endif

@@ -23,6 +23,7 @@
 #include "mark.h"
 #include "recover.h"
 #include "root.h"
+#include "settle.h"
 #include "sigbus.h"
 
 struct tally {
@@ -70,6 +71,9 @@ static int check_slab(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chu
     bool scanned = nvm_unit_is_scanned(member);
     uint32_t free = 0;
     int error = 0;
+    if (nvm_unit_kind(member) == NVM_UNIT_DAMAGED)
+        return nvm_fail(
+            EUCLEAN, "slab at unit %u: its bitmap is damaged; it is quarantined", unit);
     for (uint32_t word = 0; error == 0 && word < klass->words; word++) {
         if (heap->super.mode != NVM_GC)
             error = check_word(heap, unit, klass, word);
@@ -179,9 +183,11 @@ static int check(struct nvm_heap *heap)
     struct tally tally = {0};
     /* DRAM's view is complete, and media's marks are. */
     nvm_arena_scan_all(heap);
-    if (heap->super.mode == NVM_LOG_OWNED)
+    int error = nvm_lanes_probe(heap);
+    if (error == 0 && heap->super.mode == NVM_LOG_OWNED)
         nvm_lanes_settle(heap);
-    int error = check_log(heap);
+    if (error == 0)
+        error = check_log(heap);
     if (error == 0)
         error = nvm_heap_each_run(heap, check_run, &tally);
     for (const struct nvm_tcache *tcache = heap->tcaches; error == 0 && tcache != NULL;

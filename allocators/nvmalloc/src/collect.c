@@ -33,6 +33,7 @@
 #include "error.h"
 #include "extent.h"
 #include "root.h"
+#include "sigbus.h"
 
 #define WORKERS_MAX 16u
 #define STACK_ITEMS 32768u /* a stack's, and of a parcel of the common list half */
@@ -60,7 +61,9 @@ struct collection {
     uint32_t workers;
     _Atomic uint32_t idle;
     bool done;
-    _Atomic bool failed; /* no memory for a parcel */
+    _Atomic bool failed;
+    int error;              /* why: ENOMEM or EUCLEAN */
+    const void *unreadable; /* EUCLEAN */
     uint64_t marked;
 };
 
@@ -83,14 +86,26 @@ void NVM_TRACE_LEAF(struct nvm_tracer *tracer, const void *block, size_t usable,
 
 /* --- stacks --- */
 
+/* Makes all workers end. */
+static void give_up(struct collection *collection, int error, const void *unreadable)
+{
+    pthread_mutex_lock(&collection->lock);
+    collection->error = error;
+    collection->unreadable = unreadable;
+    collection->done = true;
+    atomic_store(&collection->failed, true);
+    pthread_cond_broadcast(&collection->wake);
+    pthread_mutex_unlock(&collection->lock);
+}
+
 /* Moves the lower half of the stack to the common list. */
 static void share(struct nvm_tracer *tracer)
 {
     struct collection *collection = tracer->collection;
     struct parcel *parcel = nvm_dram_map(sizeof(*parcel));
     if (parcel == NULL) {
-        atomic_store(&collection->failed, true);
-        tracer->count = 0; /* all is lost: nvm_collect() says ENOMEM */
+        give_up(collection, ENOMEM, NULL);
+        tracer->count = 0;
         return;
     }
     parcel->count = tracer->count / 2;
@@ -222,6 +237,11 @@ static void *work(void *argument)
 {
     struct nvm_tracer *tracer = argument;
     struct collection *collection = tracer->collection;
+    struct nvm_sigbus guard; /* each thread its own */
+    if (nvm_sigbus_caught(&guard)) {
+        give_up(collection, EUCLEAN, guard.address);
+        return NULL;
+    }
     do {
         while (tracer->count > 0 && !atomic_load(&collection->failed)) {
             if (tracer->count > SHARE_ABOVE && atomic_load(&collection->idle) > 0)
@@ -229,6 +249,7 @@ static void *work(void *argument)
             trace_item(tracer);
         }
     } while (!atomic_load(&collection->failed) && take_parcel(tracer));
+    nvm_sigbus_end(&guard);
     return NULL;
 }
 
@@ -239,8 +260,10 @@ static void push_roots(struct nvm_tracer *tracer)
 {
     struct nvm_heap *heap = tracer->heap;
     const struct nvm_root_entry *entries = nvm_heap_at(heap, NVM_ROOTS_OFFSET);
+    /* An entry whose key is damaged refers to what it did: that is no reason to free it.
+     */
     for (uint32_t i = 0; i < heap->super.roots; i++)
-        if (entries[i].ref != 0 && nvm_root_valid(&entries[i], heap->salt))
+        if (entries[i].ref != 0)
             nvm_trace(tracer, entries[i].ref, heap->trace);
     for (uint32_t i = 0; i < tracer->count; i++) {
         struct item *item = &tracer->stack[i];
@@ -320,7 +343,7 @@ static int run(struct collection *collection, struct nvm_tracer *tracers)
         collection->marked += tracers[i].marked;
         nvm_dram_unmap(tracers[i].stack, bytes);
     }
-    return atomic_load(&collection->failed) ? ENOMEM : 0;
+    return collection->error;
 }
 
 int nvm_collect(struct nvm_heap *heap)
@@ -338,6 +361,9 @@ int nvm_collect(struct nvm_heap *heap)
     }
     pthread_cond_destroy(&collection.wake);
     pthread_mutex_destroy(&collection.lock);
+    if (error == EUCLEAN)
+        return nvm_sigbus_error(&(struct nvm_sigbus){.address = collection.unreadable},
+                                heap);
     if (error != 0)
         return nvm_fail(error, "no memory to mark the live blocks");
     nvm_heap_each_run(heap, free_unreached, NULL);

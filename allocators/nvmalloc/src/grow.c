@@ -68,7 +68,13 @@ int nvm_heap_allocate_lanes(struct nvm_heap *heap, uint32_t count)
                                super->lanes_offset + count * bytes);
     if (error != 0)
         return error;
+    _Alignas(64) struct nvm_record blank = nvm_record_blank(heap->salt);
+    struct nvm_record *records = nvm_heap_at(heap, super->lanes_offset);
     pthread_mutex_lock(&heap->super_lock);
+    for (uint32_t i = super->lanes_used * super->ring; i < count * super->ring; i++)
+        nvm_store_line(&heap->super_counts, &records[i], (const uint64_t *)&blank);
+    /* Blank records before the superblock that says that lanes have valid ones. */
+    nvm_fence(&heap->super_counts);
     super->lanes_used = count;
     nvm_super_write_both(heap);
     pthread_mutex_unlock(&heap->super_lock);
@@ -177,6 +183,10 @@ int nvm_trim(nvm_heap *heap, size_t *freed)
         nvm_super_write_both(heap);
         pthread_mutex_unlock(&heap->super_lock);
     }
+    /* A slot in a block that was freed may wait for its line to be flushed: that would
+       fill the hole again, or raise SIGBUS where there is no room. */
+    if (heap->super.mode == NVM_LOG_OWNED)
+        nvm_lanes_settle(heap);
     vmem_walk(nvm_numa_heap_arena(heap->free_units), VMEM_FREE, punch_segment, &trim);
     for (unsigned node = 0; node < nvm_numa_nodes(heap->free_units); node++)
         vmem_walk(nvm_numa_node_arena(heap->free_units, node), VMEM_FREE, punch_segment,

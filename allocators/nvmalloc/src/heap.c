@@ -135,7 +135,7 @@ static int create_mapped(struct nvm_heap *heap)
     error = nvm_heap_build(heap, 1, 0, 0);
     if (error != 0)
         return error;
-    nvm_super_write(heap, false);
+    nvm_super_write_both(heap);
     return protect(heap);
 }
 
@@ -317,18 +317,31 @@ static void close_media(struct nvm_heap *heap)
     nvm_super_write(heap, true);
 }
 
+/* Where a page can't be written, the heap is left as a crash would leave it. */
+static int close_guarded(struct nvm_heap *heap)
+{
+    struct nvm_sigbus guard;
+    if (nvm_sigbus_caught(&guard)) {
+        /* Whatever was held is never wanted again, but for this. */
+        pthread_mutex_init(&heap->threads_lock, NULL);
+        return nvm_sigbus_error(&guard, heap);
+    }
+    nvm_tcache_drop_all(heap, true);
+    close_media(heap);
+    nvm_sigbus_end(&guard);
+    return 0;
+}
+
 int nvm_close(nvm_heap *heap)
 {
     nvm_registry_remove(heap);
     nvm_protect_end(heap);
-    nvm_tcache_drop_all(heap, !heap->foreign);
-    if (!heap->foreign)
-        close_media(heap);
+    int error = heap->foreign ? 0 : close_guarded(heap);
     nvm_heap_drop(heap);
     if (!heap->foreign)
         nvm_region_close(&heap->region);
     nvm_dram_unmap(heap, sizeof(*heap));
-    return 0;
+    return error;
 }
 
 void nvm_detach(nvm_heap *heap)
@@ -360,6 +373,8 @@ void nvm_persist(nvm_heap *heap, const void *address, size_t length)
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_persist spare = {0};
     struct nvm_persist *persist = tcache != NULL ? &tcache->persist : &spare;
+    if (heap->foreign)
+        return; /* nothing is mapped */
     nvm_flush(persist, address, length);
     nvm_fence(persist);
 }

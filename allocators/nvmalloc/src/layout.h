@@ -25,6 +25,8 @@
  *                closed: the damaged one may have been the newer.
  *   watermark    crc32c fits.  The heap's watermark is the highest of the
  *                valid lines' and of the valid records'.
+ *   lane         every record of a lane in use is valid, but for those that a crash may
+ *                have torn (recover.c); unused ones are blank: DONE, with seq 0
  *   record       op is known, crc32c (salted with the heap's uuid) fits, the
  *                reserved bytes are 0; it counts only if its seq is above the
  *                watermark, and a record of a group only if every record of
@@ -240,6 +242,14 @@ static inline int nvm_record_valid(const struct nvm_record *record, uint32_t sal
     unsigned op = nvm_tag_op(record->tag);
     return op != NVM_OP_NONE && op <= NVM_OP_DONE && record->zero == 0 &&
            record->crc == nvm_record_crc(record, salt);
+}
+
+/* A record that tells nothing. */
+static inline struct nvm_record nvm_record_blank(uint32_t salt)
+{
+    struct nvm_record blank = {.tag = (uint64_t)NVM_OP_DONE << NVM_TAG_OP};
+    blank.crc = nvm_record_crc(&blank, salt);
+    return blank;
 }
 
 /* A root: a name and an owned slot. The key never changes once valid; an entry

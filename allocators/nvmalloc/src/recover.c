@@ -154,6 +154,14 @@ static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
     return 0;
 }
 
+static int damaged_record(const struct nvm_heap *heap, uint32_t lane, uint32_t position)
+{
+    return nvm_fail(
+        EUCLEAN, "lane %u: record %u (offset %llu) is damaged", lane, position,
+        (unsigned long long)heap->super.lanes_offset +
+            ((uint64_t)lane * heap->super.ring + position) * sizeof(struct nvm_record));
+}
+
 /*
  * Holds the lane to what it must have left: from its newest operation back, every
  * record above the watermark is there, but for those that it may have been
@@ -161,7 +169,7 @@ static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
  * acknowledged operation is lost, and with it the truth about its block.  Of the
  * newest operation itself, a group, any record may be torn.
  */
-static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
+static int judge_newest(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
 {
     uint32_t ring = heap->super.ring;
     const struct nvm_record *newest = NULL;
@@ -181,14 +189,49 @@ static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t water
         ordinal--;
         const struct nvm_record *record = record_at(heap, lane * ring + ordinal % ring);
         if (record == NULL || record->ordinal != ordinal)
-            return nvm_fail(
-                EUCLEAN, "lane %u: record %u (offset %llu) is damaged", lane, ordinal,
-                (unsigned long long)heap->super.lanes_offset +
-                    (lane * ring + ordinal % ring) * sizeof(struct nvm_record));
+            return damaged_record(heap, lane, ordinal % ring);
         if (record->seq <= watermark)
             break;
     }
     return 0;
+}
+
+/*
+ * Holds the lane to this: records are missing only where an operation may have been in
+ * flight, which is in the newest operation and the group after it, or, if nothing has
+ * been written since the heap was opened, at the ring's start.  So a page of a ring that
+ * was lost does not pass for one where nothing happened.
+ */
+static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
+{
+    uint32_t ring = heap->super.ring, first = 0, last = 0;
+    uint64_t seq = 0;
+    for (uint32_t i = 0; i < ring; i++) {
+        const struct nvm_record *record = record_at(heap, lane * ring + i);
+        if (record == NULL || record->seq < seq)
+            continue;
+        seq = record->seq;
+        first = record->ordinal - nvm_record_index(record);
+        last = record->ordinal;
+    }
+    for (uint32_t i = NVM_ACTIONS_MAX; i < ring; i++)
+        if (record_at(heap, lane * ring + i) == NULL &&
+            ((i - first) & (ring - 1)) > last - first + NVM_ACTIONS_MAX)
+            return damaged_record(heap, lane, i);
+    return judge_newest(heap, lane, watermark);
+}
+
+/* Blank records instead of torn ones, which the next recovery would not expect. */
+static void mend_lanes(struct nvm_heap *heap)
+{
+    struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
+    _Alignas(64) struct nvm_record blank = nvm_record_blank(heap->salt);
+    for (uint32_t i = 0; i < heap->super.lanes_used * heap->super.ring; i++)
+        if (record_at(heap, i) == NULL)
+            nvm_store_line(&heap->structure, &records[i], (const uint64_t *)&blank);
+    /* Before this session's records can be torn. */
+    if (heap->structure.pending)
+        nvm_fence(&heap->structure);
 }
 
 /* Leaves out groups of which a record is missing: their operation was cut off. */
@@ -408,6 +451,8 @@ int nvm_recover(struct nvm_heap *heap, struct nvm_recovery *recovery)
                             recovery->next_copy, recovery->watermark, heap->salt);
         recovery->next_copy ^= 1;
     }
+    if (error == 0)
+        mend_lanes(heap);
     recovery->clock = recovery->watermark + 1;
     nvm_dram_unmap(log.memory, bytes);
     return error;

@@ -222,7 +222,12 @@ int nvm_region_allocate(struct nvm_region *region, uint64_t offset, uint64_t len
         return populate(region, offset, length);
     if (region->fd < 0)
         return 0;
-    return posix_fallocate(region->fd, (off_t)offset, (off_t)length);
+    int error;
+    do
+        error = posix_fallocate(region->fd, (off_t)offset, (off_t)length);
+    while (error == EINTR);
+    /* A limit on the file or the user is as good as a full file system. */
+    return error == EFBIG || error == EDQUOT ? ENOSPC : error;
 }
 
 int nvm_region_grow(struct nvm_region *region, uint64_t size)

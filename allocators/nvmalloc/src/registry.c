@@ -5,19 +5,26 @@
 #include <pthread.h>
 
 #include "heap.h"
+#include "vmem.h"
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct nvm_heap *open_heaps;
 static uint64_t last_id;
 
-/* Around fork(): nobody else holds the lock, so the child can use it. */
+bool nvm_registry_locks_vmem = true;
+
+/* Around fork(): nobody else holds the locks, so the child can use them. */
 static void before_fork(void)
 {
     pthread_mutex_lock(&registry_lock);
+    if (nvm_registry_locks_vmem)
+        vmem_lockup();
 }
 
 static void after_fork(void)
 {
+    if (nvm_registry_locks_vmem)
+        vmem_release();
     pthread_mutex_unlock(&registry_lock);
 }
 
@@ -35,10 +42,12 @@ static void in_child(void)
         }
         heap->id = ++last_id;
         heap->foreign = true;
+        /* Another thread may have held it. */
+        pthread_mutex_init(&heap->threads_lock, NULL);
         nvm_region_abandon(&heap->region);
     }
     open_heaps = own;
-    pthread_mutex_unlock(&registry_lock);
+    after_fork();
 }
 
 static void watch_forks(void)

@@ -4,9 +4,14 @@
 #ifndef NVM_REGISTRY_H
 #define NVM_REGISTRY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct nvm_heap;
+
+/* Whether fork() is surrounded by vmem_lockup() and vmem_release() here; false: by
+   somebody else, who has to take them in an order of his own. */
+extern bool nvm_registry_locks_vmem;
 
 /* Enters the heap under a new id, which it sets. */
 void nvm_registry_enter(struct nvm_heap *heap);

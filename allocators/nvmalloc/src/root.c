@@ -119,20 +119,25 @@ static bool never_used(const struct nvm_root_entry *entry)
     return entry->crc == 0 && entry->bytes == 0 && entry->name[0] == '\0';
 }
 
-/* The name's entry, or NULL; *place: where it could be made, or NULL. */
+/* The name's entry, or NULL; *place: where it could be made, or NULL.  *damaged: the name
+   may have been that of an entry whose key is damaged: one that is not in use refers to
+   nothing. */
 static struct nvm_root_entry *search(const struct nvm_heap *heap, const char *name,
-                                     struct nvm_root_entry **place)
+                                     struct nvm_root_entry **place, bool *damaged)
 {
     uint32_t entries = heap->super.roots - 1;
     *place = NULL;
+    *damaged = false;
     for (uint32_t i = 0, at = hash(name) % entries; i < entries; i++) {
         struct nvm_root_entry *entry = &table(heap)[1 + (at + i) % entries];
         bool used = nvm_root_valid(entry, heap->salt);
         if (used && strncmp(entry->name, name, sizeof(entry->name)) == 0)
             return entry;
-        if (!used && *place == NULL)
+        if (!used && entry->ref != 0)
+            *damaged = true;
+        else if (!used && *place == NULL)
             *place = entry;
-        if (!used && never_used(entry))
+        if (!used && entry->ref == 0 && never_used(entry))
             break;
     }
     return NULL;
@@ -141,12 +146,17 @@ static struct nvm_root_entry *search(const struct nvm_heap *heap, const char *na
 static nvm_ref *named_locked(struct nvm_tcache *tcache, const char *name, int create)
 {
     struct nvm_root_entry *place;
-    struct nvm_root_entry *entry = search(tcache->heap, name, &place);
+    bool damaged;
+    struct nvm_root_entry *entry = search(tcache->heap, name, &place, &damaged);
     if (entry != NULL)
         return &entry->ref;
-    if (!create || place == NULL) {
-        errno = create ? ENOMEM : ENOENT;
-        nvm_fail(errno, create ? "no room for the name \"%s\"" : "no name \"%s\"", name);
+    if (damaged || !create || place == NULL) {
+        errno = damaged ? EUCLEAN : create ? ENOMEM : ENOENT;
+        nvm_fail(errno,
+                 damaged  ? "no name \"%s\", but a damaged entry that may have been it"
+                 : create ? "no room for the name \"%s\""
+                          : "no name \"%s\"",
+                 name);
         return NULL;
     }
     write_key(tcache, place, name, 0);
@@ -175,15 +185,16 @@ int nvm_unname(nvm_heap *heap, const char *name)
     NVM_WINDOW(heap);
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
     struct nvm_root_entry *place;
+    bool damaged;
     int error = 0;
     if (tcache == NULL)
         return nvm_tcache_refused(heap);
     if (strlen(name) > NVM_NAME_MAX || *name == '\0')
         return nvm_misuse(tcache, "a name has 1 to NVM_NAME_MAX characters");
     pthread_mutex_lock(&heap->root_lock);
-    struct nvm_root_entry *entry = search(heap, name, &place);
+    struct nvm_root_entry *entry = search(heap, name, &place, &damaged);
     if (entry == NULL) {
-        error = nvm_fail(ENOENT, "no name \"%s\"", name);
+        error = nvm_fail(damaged ? EUCLEAN : ENOENT, "no name \"%s\"", name);
     } else if (entry->ref != 0) {
         error = nvm_misuse(tcache, "the name's slot is not empty");
     } else {

@@ -22,6 +22,7 @@
 
 #include "heap.h"
 #include "mark.h"
+#include "sigbus.h"
 
 #define LINES_MAX (2 * NVM_RING_MAX)
 
@@ -151,11 +152,15 @@ void nvm_lane_settle_later(struct nvm_lane *lane)
     struct nvm_persist persist = {0};
     uint64_t last = atomic_load(&lane->last);
     pthread_mutex_lock(&lane->stage);
-    /* Flushed at the last stage; this thread has fenced since. */
-    if (atomic_load(&lane->durable) < lane->flushed_seq)
-        atomic_store(&lane->durable, lane->flushed_seq);
-    lane->fenced = lane->applied;
-    settle(lane, lane->applied, nvm_lane_head(lane), &persist);
+    uint64_t head = nvm_lane_head(lane);
+    /* Flushed at the last stage; this thread has fenced since, if it has written since.
+     */
+    if (head != lane->applied) {
+        if (atomic_load(&lane->durable) < lane->flushed_seq)
+            atomic_store(&lane->durable, lane->flushed_seq);
+        lane->fenced = lane->applied;
+    }
+    settle(lane, lane->applied, head, &persist);
     nvm_persist_add(&lane->persist, &persist);
     lane->flushed_seq = last;
     pthread_mutex_unlock(&lane->stage);
@@ -187,4 +192,36 @@ void nvm_lanes_settle(struct nvm_heap *heap)
     uint32_t used = atomic_load(&heap->lanes.used);
     for (uint32_t i = 0; i < used; i++)
         nvm_lane_settle(nvm_lane_at(heap, i));
+}
+
+static int probe(struct nvm_lane *lane)
+{
+    struct nvm_sigbus guard;
+    pthread_mutex_lock(&lane->stage);
+    if (nvm_sigbus_caught(&guard)) {
+        pthread_mutex_unlock(&lane->stage);
+        return nvm_sigbus_error(&guard, lane->heap);
+    }
+    uint64_t head = atomic_load(&lane->head);
+    for (uint64_t at = lane->fenced; at < head; at++) {
+        uint64_t note = lane->notes[at & lane->mask];
+        const uint64_t *mark = (note & NVM_NOTE_TAG) != 0
+                                   ? (const uint64_t *)place_of_mark(lane->heap, note)
+                                   : nvm_heap_mark(lane->heap, note);
+        __atomic_load_n((const uint64_t *)lane->dests[at & lane->mask], __ATOMIC_RELAXED);
+        if (mark != NULL)
+            __atomic_load_n(mark, __ATOMIC_RELAXED);
+    }
+    nvm_sigbus_end(&guard);
+    pthread_mutex_unlock(&lane->stage);
+    return 0;
+}
+
+int nvm_lanes_probe(struct nvm_heap *heap)
+{
+    uint32_t used = atomic_load(&heap->lanes.used);
+    int error = 0;
+    for (uint32_t i = 0; error == 0 && i < used; i++)
+        error = probe(nvm_lane_at(heap, i));
+    return error;
 }

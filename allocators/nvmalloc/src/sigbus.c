@@ -32,17 +32,23 @@ static void handle(int signal, siginfo_t *info, void *context)
     }
 }
 
+/* Not once for all: the application may have installed a handler of its own since. */
 static void install(void)
 {
-    struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct sigaction now, action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGBUS, &action, &before);
+    pthread_mutex_lock(&lock);
+    if (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction != handle) {
+        before = now;
+        sigaction(SIGBUS, &action, NULL);
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 void nvm_sigbus_begin(struct nvm_sigbus *guard)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, install);
+    install();
     guard->outer = innermost;
     guard->address = NULL;
     guard->stand = nvm_protect_stand();

@@ -3,11 +3,11 @@
  * sigbus.h - reading media that may raise SIGBUS (a bad page, a file that
  * somebody cut short) without dying of it.
  *
- * The first guard installs a process-wide SIGBUS handler; where the faulting
- * thread has no guard, it passes the signal on to whatever was installed
- * before.  Guards nest; each must be ended in the function that began it.
- * What is read under a guard holds no lock that the caller does not release:
- * a jump leaves it held (the heap is dropped or refused then).
+ * A guard installs a process-wide SIGBUS handler; where the faulting thread has no
+ * guard, it passes the signal on to whatever was installed before.  Guards nest; each
+ * must be ended in the function that began it. What is read under a guard holds no lock
+ * that the caller does not release: a jump leaves it held (the heap is dropped or refused
+ * then).
  */
 #ifndef NVM_SIGBUS_H
 #define NVM_SIGBUS_H

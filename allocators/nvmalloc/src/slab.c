@@ -188,8 +188,12 @@ uint64_t nvm_slab_live(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
     uint32_t unit = nvm_tag_unit(tag);
     if (heap->collected || nvm_unit_is_scanned(nvm_unit_get(heap, unit)))
         return live_in_dram(heap, tag, word);
+    struct nvm_sigbus guard;
+    if (nvm_sigbus_caught(&guard))
+        return 0;
     uint64_t value =
         __atomic_load_n(nvm_heap_bitmap(heap, unit) + word, __ATOMIC_RELAXED);
+    nvm_sigbus_end(&guard);
     bool valid = nvm_mark_valid(value, mark_number(unit, word), heap->salt);
     return valid ? value & NVM_MARK_BLOCKS : 0;
 }

@@ -67,8 +67,7 @@ int nvm_super_read(const struct nvm_region *region, struct nvm_super *super,
                    bool *doubtful)
 {
     int worst = EMEDIUMTYPE;
-    bool found = false;
-    *doubtful = false;
+    bool found = false, blank = false, broken = false;
     struct nvm_super culprit = {.version = 0};
     for (unsigned copy = 0; copy < 2; copy++) {
         uint64_t offset = NVM_SUPER_OFFSET(copy);
@@ -81,13 +80,15 @@ int nvm_super_read(const struct nvm_region *region, struct nvm_super *super,
             *super = candidate;
             found = true;
         }
-        /* A new heap has one copy only; the other is blank until it is opened. */
-        *doubtful |= error != 0 && !is_blank(&candidate);
+        broken |= error != 0 && !is_blank(&candidate);
+        blank |= is_blank(&candidate);
         if (error != 0 && error != EMEDIUMTYPE && worst != ENODATA) {
             worst = error;
             culprit = candidate;
         }
     }
+    /* Only the very first superblock of a heap has no other beside it. */
+    *doubtful = broken || (found && blank && super->generation > 1);
     return found ? 0 : explain(worst, &culprit, region->size);
 }
 

@@ -16,6 +16,7 @@ static int walk_slab(struct nvm_heap *heap, uint32_t unit, const struct nvm_clas
                      const struct walk *walk)
 {
     char *base = nvm_heap_at(heap, nvm_unit_offset(heap, unit));
+    nvm_arena_scan(heap, unit); /* unless it is */
     uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, unit));
     for (uint32_t word = 0; word < klass->words; word++) {
         uint64_t live = nvm_slab_live(heap, tag, word);
@@ -50,12 +51,23 @@ static int walk_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk
     return 0;
 }
 
+/* The whole table can be read, before anything is visited: no guard may be around what
+   the application does. */
+static int pass_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
+                    void *context)
+{
+    (void)heap, (void)unit, (void)chunk, (void)context;
+    return 0;
+}
+
 int nvm_walk(nvm_heap *heap, nvm_walk_fn *visit, void *context)
 {
     struct walk walk = {visit, context};
+    if (heap->foreign)
+        return nvm_tcache_refused(heap);
     nvm_protect_look(heap);
-    return heap->foreign ? nvm_tcache_refused(heap)
-                         : nvm_heap_each_run(heap, walk_run, &walk);
+    int error = nvm_heap_each_run_guarded(heap, pass_run, NULL);
+    return error != 0 ? error : nvm_heap_each_run(heap, walk_run, &walk);
 }
 
 static int count_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
@@ -127,7 +139,7 @@ void nvm_stats(nvm_heap *heap, struct nvm_heap_stats *stats)
     stats->replayed = heap->replayed;
     stats->checkpoints = heap->lanes.checkpoints;
     strncpy(stats->flush, nvm_persist_name(), sizeof(stats->flush) - 1);
-    nvm_heap_each_run(heap, count_run, stats);
+    nvm_heap_each_run_guarded(heap, count_run, stats);
     add_lanes(heap, &sum);
     nvm_persist_add(&sum, &heap->structure);
     nvm_persist_add(&sum, &heap->super_counts);

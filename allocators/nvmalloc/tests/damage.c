@@ -13,6 +13,11 @@
 
 #define GRAIN 8u /* every block is a multiple of it, and begins at one */
 
+#define SIZES     7u
+#define GIVEN_MAX 4096u
+
+static const size_t sizes[SIZES] = {16, 40, 100, 200, 700, 3000, 20000};
+
 char *damage_pages(void)
 {
     void *got = mmap(NULL, DAMAGE_BYTES, PROT_READ | PROT_WRITE,
@@ -42,7 +47,6 @@ static int note_live(void *context, void *block, size_t usable)
    whose records have been overwritten some times. */
 static void populate(nvm_heap *heap)
 {
-    static const size_t sizes[] = {16, 40, 100, 200, 700, 3000, 20000};
     nvm_ref *slots = nvm_root(heap, DAMAGE_SLOTS * sizeof(nvm_ref));
     need(slots != NULL, "root");
     for (unsigned i = 0; i < 600; i++) {
@@ -50,9 +54,9 @@ static void populate(nvm_heap *heap)
         if (*slot != 0)
             need(nvm_free_from(heap, slot) == 0, "free");
         else
-            (void)nvm_malloc_to(heap, slot, sizes[i % 7]); /* or it is full */
+            (void)nvm_malloc_to(heap, slot, sizes[i % SIZES]); /* or it is full */
         if (*slot != 0)
-            memset(nvm_ptr(heap, *slot), 0, sizes[i % 7]);
+            memset(nvm_ptr(heap, *slot), 0, sizes[i % SIZES]);
     }
     nvm_ref *large = nvm_named(heap, "large", 1), *small = nvm_named(heap, "small", 1);
     need(large != NULL && small != NULL, "names");
@@ -97,6 +101,7 @@ void damage_make(struct damage_image *image, const char *path, enum nvm_mode mod
 struct use {
     nvm_heap *heap;
     uint8_t taken[DAMAGE_BYTES / GRAIN];
+    nvm_ref given[GIVEN_MAX];
     const char *fault;
 };
 
@@ -133,25 +138,35 @@ static void note_kept(struct use *use, const struct damage_image *kept)
             use->taken[(kept->live[i].ref + at) / GRAIN] = 1;
 }
 
+/* Reserves blocks of a size until there are `most`, or none is left. */
+static void take_blocks(struct use *use, struct damage_outcome *outcome, size_t size,
+                        unsigned most)
+{
+    nvm_ref ref;
+    while (most-- > 0 && use->fault == NULL &&
+           (ref = nvm_reserve(use->heap, size)) != 0) {
+        size_t usable = nvm_usable_size(use->heap, ref);
+        if (usable < size)
+            use->fault = "a block smaller than was asked for";
+        take(use, ref, usable, "memory that is in use was given out");
+        if (use->fault == NULL)
+            memset(nvm_ptr(use->heap, ref), 0x5a, usable);
+        use->given[outcome->given++] = ref;
+    }
+}
+
+/* First what the slabs have that are there, then all else. */
 static void fill_up(struct use *use, struct damage_outcome *outcome)
 {
-    static const size_t sizes[] = {200000, 70000, 30000, 5000, 1000, 256, 96, 48, 32, 16};
-    static nvm_ref given[DAMAGE_BYTES / GRAIN];
-    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && use->fault == NULL;
-         i++) {
-        nvm_ref ref;
-        while (use->fault == NULL && (ref = nvm_reserve(use->heap, sizes[i])) != 0) {
-            size_t usable = nvm_usable_size(use->heap, ref);
-            if (usable < sizes[i])
-                use->fault = "a block smaller than was asked for";
-            take(use, ref, usable, "memory that is in use was given out");
-            if (use->fault == NULL)
-                memset(nvm_ptr(use->heap, ref), 0x5a, usable);
-            given[outcome->given++] = ref;
-        }
-    }
+    static const size_t large[] = {200000, 70000, 30000};
+    for (unsigned i = 0; i < SIZES; i++)
+        take_blocks(use, outcome, sizes[i], 60);
+    for (unsigned i = 0; i < sizeof(large) / sizeof(large[0]); i++)
+        take_blocks(use, outcome, large[i], GIVEN_MAX / 8);
+    for (unsigned i = 0; i < SIZES; i++)
+        take_blocks(use, outcome, sizes[i], 3);
     for (size_t i = 0; i < outcome->given && use->fault == NULL; i++)
-        if (nvm_cancel(use->heap, given[i]) != 0)
+        if (nvm_cancel(use->heap, use->given[i]) != 0)
             use->fault = "a reserved block is no longer known";
 }
 
