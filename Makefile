@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build bench fault report readme-table screenshots metrics-page images test lint clean
+.PHONY: help setup build bench fault report readme-table screenshots metrics-page preload-programs images test lint clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 NVCRUCIBLE := .venv/bin/nvcrucible
@@ -44,6 +44,10 @@ screenshots: setup ## docs/screenshots anew, from the newest run or RUN=results/
 
 metrics-page: setup ## docs/metrics.md anew, from suite/metrics.py
 	@.venv/bin/python -m suite.metrics_page docs/metrics.md
+
+preload-programs: setup ## whole programs on libnvmalloc-preload at their full sizes: some minutes
+	@.ci/setup test
+	@NVM_PRELOAD_FULL=1 .venv/bin/python -m pytest -q tests/python/test_preload.py $(ARGS)
 
 images: setup ## the container images, their Debian base made by debootstrap where no registry answers
 	@.venv/bin/python -m suite.images $(ARGS)

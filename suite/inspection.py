@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws what `nvm-inspect` reads in a heap file: header, occupancy, lanes, roots, damage.
+"""Draws what `nvm-inspect` reads in a heap file: header, occupancy, lanes, roots, damage, and what
+an open would find.
 
 The program only reads; it maps the file privately and follows nothing that does
 not validate.  Its document is open-ended: what it says about a part that we
@@ -28,9 +29,10 @@ ARENA_COUNTERS = {"alloc": "allocations", "free": "frees", "fail": "failed", "wa
 BAR_WIDTH = 24
 MAP_WIDTH = 64
 MAP_LEGEND = (
-    "one character a unit: . free, 0-9 slab by tenths of live blocks, # extent, ! unreadable"
+    "one character a unit: . free, 0-9 slab by tenths of live blocks, ? slab of a GC heap that was "
+    "not closed, # extent, ! damaged, or behind the damage"
 )
-MAP_STYLES = {".": "dim", "#": "cyan", "!": "bold red"}
+MAP_STYLES = {".": "dim", "#": "cyan", "?": "yellow", "!": "bold red"}
 ADVICE = {
     "foreign": "Name a heap file that nvmalloc made.",
     "truncated": "Restore the file from a copy; do not open the heap before.",

@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +64,6 @@ struct page {
 
 /* The model of one thread: what its records hold after `done` operations. */
 struct model {
-    struct player *player;
     uint64_t done;
     uint64_t inserted;
     uint64_t *versions; /* by the thread's own number of a record */
@@ -112,9 +112,11 @@ static size_t slot_count(const uint64_t *values, unsigned threads)
 
 /* ---- the model ---- */
 
-static struct move move_of(const struct model *model, unsigned thread, uint64_t number)
+/* Operation `number` of a thread, whose model has had all before it. */
+static struct move move_of(const struct player *player, unsigned thread, uint64_t number)
 {
-    const struct nvd_trial *trial = model->player->trial;
+    const struct nvd_trial *trial = player->trial;
+    const struct model *model = &player->models[thread];
     struct nvd_random random;
     nvd_random_seed(&random, trial->seed ^ (number * THREADS_MAX + thread));
     bool inserts = model->inserted == 0 || (model->inserted < trial->values[RECORDS] &&
@@ -180,10 +182,10 @@ static int look(const struct player *player, struct nvk_session *session, uint64
 static int compare(struct player *player, unsigned thread)
 {
     struct model *model = &player->models[thread];
-    const struct move under_way = move_of(model, thread, model->done);
+    const struct move under_way = move_of(player, thread, model->done);
     struct nvk_session session;
     char *value = malloc(player->config.value_bytes);
-    int code = value == NULL ? NVD_INTERNAL : NVD_OK;
+    int code = value == NULL || model->versions == NULL ? NVD_INTERNAL : NVD_OK;
     nvk_begin(player->store, thread, &session);
     bool happened = false;
     for (uint64_t i = 0; code == NVD_OK && i <= model->inserted; i++) {
@@ -211,13 +213,12 @@ static int prepare_models(struct player *player)
 {
     for (unsigned t = 0; t < player->trial->threads; t++) {
         struct model *model = &player->models[t];
-        model->player = player;
         model->versions = calloc(player->trial->values[RECORDS], sizeof *model->versions);
         if (model->versions == NULL)
             return ENOMEM;
         const uint64_t done = atomic_load(&player->page->threads[t].done);
         while (model->done < done)
-            apply(model, move_of(model, t, model->done));
+            apply(model, move_of(player, t, model->done));
     }
     return 0;
 }
@@ -248,7 +249,7 @@ static void work_on(struct player *player, unsigned thread)
     nvk_begin(player->store, thread, &session);
     while (value != NULL && !atomic_load(&player->page->closing) &&
            atomic_load(&player->failed) == NVD_OK) {
-        struct move move = move_of(model, thread, model->done);
+        struct move move = move_of(player, thread, model->done);
         int error = play(player, &session, thread, move, value);
         if (error == EUCLEAN || error == ENOENT || error == EEXIST) {
             uint64_t record = record_of(player, thread, move.index);
@@ -353,12 +354,14 @@ static void emit_ready(const struct player *player, uint64_t first_op_ns)
 static int first_op(struct player *player)
 {
     struct nvk_session session;
-    char *value = malloc(player->config.value_bytes);
-    if (value == NULL)
-        return NVD_INTERNAL;
-    nvk_begin(player->store, 0, &session);
     struct model *model = &player->models[0];
-    struct move move = move_of(model, 0, model->done);
+    char *value = malloc(player->config.value_bytes);
+    if (value == NULL || model->versions == NULL) {
+        free(value);
+        return NVD_INTERNAL;
+    }
+    nvk_begin(player->store, 0, &session);
+    struct move move = move_of(player, 0, model->done);
     int error = play(player, &session, 0, move, value);
     free(value);
     /* It may be the one that was under way when the last process was killed. */
@@ -571,7 +574,10 @@ static int make_page_file(void)
 static int trial_run(struct nvd_trial *trial)
 {
     const char *colon = trial->stage == NULL ? NULL : strchr(trial->stage, ':');
-    int file = colon == NULL ? make_page_file() : atoi(colon + 1);
+    uint64_t inherited = 0;
+    if (colon != NULL && !nvd_parse_u64(colon + 1, 0, INT_MAX, &inherited))
+        return NVD_USAGE;
+    int file = colon == NULL ? make_page_file() : (int)inherited;
     struct page *page = file < 0 ? NULL : map_page(file);
     if (page == NULL) {
         nvd_emit_error("kv-recovery", errno, "cannot make a file in memory, or map it");

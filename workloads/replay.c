@@ -89,6 +89,8 @@ static bool add_turns(void)
 static const char *input(const char *path)
 {
     const char *wrong = nvd_trace_read(path, &trace);
+    if (wrong == NULL && trace.count == 0)
+        wrong = "the trace has no operations";
     if (wrong == NULL && !(add_exit() && add_turns()))
         wrong = "no memory for the trace";
     return wrong;

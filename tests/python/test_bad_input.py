@@ -39,7 +39,7 @@ INSPECT_ERRORS = {
         (["bench", "--allocator-path", "/nowhere"], 2, ["/nowhere", "no such folder"]),
         (["bench", "--name", "../up"], 2, ["'../up'", "can't name a folder"]),
         (["fault", "-f", "sigkil"], 2, ["'sigkil'", "did you mean 'sigkill'"]),
-        (["fault", "-f", "powerfail"], 2, ["'powerfail'", "Known: sigkill"]),
+        (["fault", "-f", "sunspots"], 2, ["'sunspots'", "Known: sigkill"]),
         (["fault", "--cases", "0"], 2, ["--cases"]),
         (["fault", "--cases", "3", "--budget", "3s"], 2, ["--cases and --budget"]),
         (["fault", "-a", "plain"], 3, ["plain is volatile"]),

@@ -253,19 +253,18 @@ static int add_to_leaf(struct nvk_session *session, uint64_t key, uint64_t recor
 {
     struct nvk_lock *held;
     struct leaf *leaf = find_leaf(session, key, &held);
-    struct nvk_entry *empty = NULL;
+    unsigned empty = ENTRIES;
     int error = 0;
     for (unsigned i = 0; i < ENTRIES; i++) {
-        struct nvk_entry *entry = &leaf->entries[i];
-        if (record_of(entry) == 0)
-            empty = empty == NULL ? entry : empty;
-        else if (entry->key == key)
+        if (record_of(&leaf->entries[i]) == 0)
+            empty = empty == ENTRIES ? i : empty;
+        else if (leaf->entries[i].key == key)
             error = EEXIST;
     }
-    if (error == 0 && empty == NULL)
+    if (error == 0 && empty < ENTRIES)
+        nvk_write_entry(session->store, &leaf->entries[empty], key, record);
+    else if (error == 0)
         error = ENOSPC;
-    if (error == 0)
-        nvk_write_entry(session->store, empty, key, record);
     nvk_unlock(held);
     return error;
 }

@@ -194,9 +194,14 @@ static void *gained(void *block, size_t size)
     return block;
 }
 
-VISIBLE void *malloc(size_t size)
+static void *allocate(size_t size)
 {
     return atomic_load(&ready) ? gained(real.malloc(size), size) : take_first(size);
+}
+
+VISIBLE void *malloc(size_t size)
+{
+    return allocate(size);
 }
 
 VISIBLE void *calloc(size_t count, size_t size)
@@ -225,16 +230,16 @@ VISIBLE void free(void *block)
 static void *move_first(const void *block, size_t size)
 {
     size_t most = (size_t)(first + FIRST_BYTES - (const char *)block);
-    void *moved = malloc(size);
+    void *moved = allocate(size);
     if (moved != NULL)
         memcpy(moved, block, size < most ? size : most);
     return moved;
 }
 
-VISIBLE void *realloc(void *block, size_t size)
+static void *resize(void *block, size_t size)
 {
     if (block == NULL)
-        return malloc(size);
+        return allocate(size);
     if (is_first(block))
         return move_first(block, size);
     if (!atomic_load_explicit(&recording, memory_order_relaxed))
@@ -252,13 +257,18 @@ VISIBLE void *realloc(void *block, size_t size)
     return moved;
 }
 
+VISIBLE void *realloc(void *block, size_t size)
+{
+    return resize(block, size);
+}
+
 VISIBLE void *reallocarray(void *block, size_t count, size_t size)
 {
     if (size != 0 && count > SIZE_MAX / size) {
         errno = ENOMEM;
         return NULL;
     }
-    return realloc(block, count * size);
+    return resize(block, count * size);
 }
 
 VISIBLE void *memalign(size_t alignment, size_t size)

@@ -61,6 +61,7 @@
 
 #include "nvmalloc.h"
 #include "process_heap.h"
+#include "registry.h"
 #include "vmem.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -299,6 +300,7 @@ static void in_child(void)
 
 void preload_watch_forks(void)
 {
+    nvm_registry_locks_vmem = false; /* lock_heap() does, in its order */
     pthread_atfork(prepare, in_parent, in_child);
 }
 

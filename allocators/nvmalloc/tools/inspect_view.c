@@ -270,19 +270,11 @@ static struct json_object *lane_row(uint32_t lane, uint64_t records, uint64_t pe
     return row;
 }
 
-struct json_object *view_lanes(const struct view *view, struct json_object **by_lane)
+static void count_records(const struct view *view, struct json_object *lanes,
+                          struct json_object *by_lane)
 {
     const struct nvm_super *super = &view->heap.super;
     uint64_t all = 0, all_pending = 0;
-    struct nvm_sigbus guard;
-    *by_lane = json_object_new_array();
-    struct json_object *lanes = json_object_new_object();
-    put(lanes, "count", super->lanes);
-    put(lanes, "used", super->lanes_used);
-    put(lanes, "ring", super->ring);
-    put(lanes, "watermark", view->watermark);
-    if (nvm_sigbus_caught(&guard))
-        return lanes;
     for (uint32_t lane = 0; lane < super->lanes_used; lane++) {
         const struct nvm_record *records = records_of(view, lane);
         uint64_t valid = 0, pending = 0, newest = 0;
@@ -294,13 +286,28 @@ struct json_object *view_lanes(const struct view *view, struct json_object **by_
             newest = records[i].seq > newest ? records[i].seq : newest;
         }
         if (pending != 0)
-            json_object_array_add(*by_lane, lane_row(lane, valid, pending, newest));
+            json_object_array_add(by_lane, lane_row(lane, valid, pending, newest));
         all += valid;
         all_pending += pending;
     }
-    nvm_sigbus_end(&guard);
     put(lanes, "records", all);
     put(lanes, "pending", all_pending);
+}
+
+struct json_object *view_lanes(const struct view *view, struct json_object **by_lane)
+{
+    const struct nvm_super *super = &view->heap.super;
+    struct json_object *lanes = json_object_new_object();
+    struct nvm_sigbus guard;
+    *by_lane = json_object_new_array();
+    put(lanes, "count", super->lanes);
+    put(lanes, "used", super->lanes_used);
+    put(lanes, "ring", super->ring);
+    put(lanes, "watermark", view->watermark);
+    if (nvm_sigbus_caught(&guard))
+        return lanes; /* view_read() has told of the page */
+    count_records(view, lanes, *by_lane);
+    nvm_sigbus_end(&guard);
     return lanes;
 }
 

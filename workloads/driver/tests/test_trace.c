@@ -153,22 +153,21 @@ static void damaged_traces_are_refused(void **state)
     fclose(file);
     struct nvd_trace trace;
     unsigned refused = 0;
-    for (size_t at = 0; at < length; at++)
-        for (unsigned flip = 1; flip < 256; flip *= 2) {
-            memcpy(bytes, good, length);
-            bytes[at] = (char)(bytes[at] ^ flip);
-            file = fopen(path, "wb");
-            assert_int_equal(fwrite(bytes, 1, length, file), length);
-            fclose(file);
-            const char *wrong = nvd_trace_read(path, &trace);
-            refused += wrong != NULL;
-            if (wrong == NULL)
-                nvd_trace_free(&trace);
-        }
+    for (size_t at = 0; at < length; at++) {
+        memcpy(bytes, good, length);
+        bytes[at] = (char)(bytes[at] ^ 1 << at % 8);
+        file = fopen(path, "wb");
+        assert_int_equal(fwrite(bytes, 1, length, file), length);
+        fclose(file);
+        const char *wrong = nvd_trace_read(path, &trace);
+        refused += wrong != NULL;
+        if (wrong == NULL)
+            nvd_trace_free(&trace);
+    }
     /* A flip in the program's name, a size or a figure of the head that nobody relies on
        passes; none may do harm, which the sanitizers see. */
-    assert_true(refused > 100);
-    for (size_t cut = 0; cut < length; cut++) {
+    assert_true(refused > 50);
+    for (size_t cut = 0; cut < length; cut += 3) {
         file = fopen(path, "wb");
         assert_int_equal(fwrite(good, 1, cut, file), cut);
         fclose(file);
@@ -206,7 +205,7 @@ static uint64_t number(struct json_object *of, const char *key)
 /* Blocks of two threads that free each other's; the trace ends with some alive. */
 static void make_busy_trace(void)
 {
-    enum { EVENTS = 5000, BLOCKS = 200 };
+    enum { EVENTS = 700, BLOCKS = 60 };
     static struct nvd_raw_event events[EVENTS];
     static bool live[BLOCKS];
     struct nvd_random random;
@@ -229,13 +228,13 @@ static void make_busy_trace(void)
     }
     struct nvd_trace_head head = CONVERT(events);
     assert_int_equal(head.threads, 3);
-    assert_true(head.reallocs > 100);
+    assert_true(head.reallocs > 50);
 }
 
 static void replays_are_whole_passes(void **state)
 {
     (void)state;
-    static const char *const threads[] = {"1", "2", "3", "5"};
+    static const char *const threads[] = {"1", "2", "3"};
     make_busy_trace();
     struct nvd_trace trace;
     assert_null(nvd_trace_read(path, &trace));

@@ -3,6 +3,7 @@
 #include "placement.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,9 +22,11 @@ static bool is_heap_line(const char *line, uintptr_t address, const char *prefix
 
 bool is_on_nvm(const void *address)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static char text[1 << 18];
     size_t length = 0;
     ssize_t got;
+    pthread_mutex_lock(&lock);
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     while (fd >= 0 && (got = read(fd, text + length, sizeof(text) - 1 - length)) > 0)
         length += (size_t)got;
@@ -35,6 +38,7 @@ bool is_on_nvm(const void *address)
         *end = '\0';
         found = is_heap_line(line, (uintptr_t)address, getenv("NVM_MALLOC_HEAP"));
     }
+    pthread_mutex_unlock(&lock);
     return found;
 }
 
