@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +158,51 @@ def test_nvmalloc_s_rows() -> None:
     # Campaigns see what survives: every pointer in the heap.
     assert not any("slots=dram" in each.fault_options for each in rows.values())
     assert "slots=dram" in rows["nvmalloc-gc"].options
+
+
+@pytest.mark.native
+def test_the_real_driver_tells_whether_there_are_protection_keys(native: Project) -> None:
+    """As the processor says; with `mprotect` in their place everybody has them."""
+    command = [
+        native.build / "workloads" / "nvdrive", "info",
+        "--adapter", native.build / "allocators" / "nvmalloc.so", "--options",
+    ]  # fmt: skip
+
+    def answer(options: str, **environment: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [*command, options],
+            capture_output=True,
+            check=False,
+            env={**os.environ, **environment},
+        )
+        document: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (0 if document["type"] == "info" else 3)
+        return document
+
+    assert answer("mode=owned")["type"] == "info"
+    assert answer("protect=yes", NVM_PROTECT_BACKEND="mprotect")["type"] == "info"
+    document = answer("protect=yes")
+    if " ospke" in Path("/proc/cpuinfo").read_text():
+        assert document["type"] == "info"
+    else:
+        assert document["where"] == "unsupported"
+        assert "no protection keys" in document["message"]
+
+
+@pytest.mark.native
+def test_a_real_campaign_of_every_row(native: Project) -> None:
+    """nvmalloc's heaps grow while they are killed; GC pointers are judged in the heap."""
+    result = native.run(
+        "fault", "-a", "nvmalloc,nvmalloc-strict,nvmalloc-gc,nvmalloc-gc-slot,nvmalloc-protect",
+        "-f", "sigkill", "--cases", "4", "--runner", "local", "--out", native.results,
+        "--seed", "3", "--json",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    judged = {each["allocator"]: each["passed"] for each in document["verdicts"]}
+    unsupported = set(document["environment"].get("unsupported", {}))
+    assert unsupported <= {"nvmalloc-protect"}
+    assert set(judged) | unsupported == {
+        "nvmalloc", "nvmalloc-strict", "nvmalloc-gc", "nvmalloc-gc-slot", "nvmalloc-protect",
+    }  # fmt: skip
+    assert set(judged.values()) == {4}

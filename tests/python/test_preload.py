@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -229,7 +230,7 @@ def redis_session(preload: Preload, preloaded: bool, seconds: float) -> tuple[st
     commands, saved by a forked child and loaded again; and requests of the benchmark."""
     place = preload.work / f"redis-{preloaded}"
     place.mkdir()
-    address = Path(f"/tmp/nvm-preload-{os.getpid()}.sock")  # paths of sockets are short
+    address = Path(tempfile.mkdtemp(prefix="nvm-")) / "redis"  # paths of sockets are short
     environment = preload.environment()
     if not preloaded:
         del environment["LD_PRELOAD"]
@@ -279,6 +280,7 @@ def redis_session(preload: Preload, preloaded: bool, seconds: float) -> tuple[st
     finally:
         server.kill()
         server.wait()
+        shutil.rmtree(address.parent)
     return before, requests
 
 
@@ -423,6 +425,24 @@ def test_file_size_limits_are_kept(preload: Preload) -> None:
     )
     assert limited.returncode == 1, limited.stderr
     assert "MemoryError" in limited.stderr
+
+
+def test_the_document_names_it_all(preload: Preload) -> None:
+    """Variables and functions in docs/preload.md are those of the library."""
+    document = (REPOSITORY / "docs" / "preload.md").read_text()
+    source = "".join(path.read_text() for path in (NVMALLOC / "preload").glob("*.c"))
+    variables = set(re.findall(r'getenv\("(NVM_MALLOC_\w+)"\)', source))
+    assert variables == set(re.findall(r"^\| `(NVM_MALLOC_\w+)`", document, re.MULTILINE))
+    assert len(variables) == 3
+    exported = (NVMALLOC / "preload" / "preload.map").read_text()
+    for name in re.findall(r"(\w+);", exported.partition("local:")[0]):
+        assert re.search(rf"\b{name}\b", document), f"docs/preload.md says nothing of {name}"
+    command = re.search(r"```sh\n(LD_PRELOAD=.*?)```", document, re.DOTALL)
+    assert command is not None
+    script = command[1].replace("build/allocators/nvmalloc/preload", str(preload.library.parent))
+    script = script.replace("/mnt/pmem0/heap", str(preload.folder / "heap"))
+    result = preload.run("/bin/sh", "-c", script, preloaded=False)
+    assert re.match(r"nvmalloc-preload: python3.* peak NVM use \d+ bytes", result.stderr)
 
 
 def test_it_exports_the_family_and_nothing_else(preload: Preload) -> None:

@@ -608,9 +608,9 @@ int main(int argc, char **argv)
     }
     if (!parse(argc - 1, argv + 1))
         return NVD_USAGE;
-    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0 ||
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0 || options.work == NULL ||
         chdir(options.work) != 0) {
-        nvd_emit_error("work", errno, "%s", options.work);
+        nvd_emit_error("work", errno, "cannot go to the folder of --work");
         return NVD_ENVIRONMENT;
     }
     snprintf(here, sizeof here, "%s", dirname(self));

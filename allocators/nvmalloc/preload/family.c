@@ -48,6 +48,7 @@ static NOT_INLINE void *allocate(size_t alignment, size_t size)
         errno = ENOMEM;
         return NULL;
     }
+    /* environ: NULL until the C library has initialised itself */
     if (preload_inside || (!preload_is_made() && environ == NULL))
         return preload_pool_take(alignment, size);
     if (!preload_is_made())

@@ -36,9 +36,6 @@ extern struct nvm_heap *preload_heap;
    it is making the heap, or its own cache. */
 extern _Thread_local bool preload_inside __attribute__((tls_model("initial-exec")));
 
-/* The environment that the C library found; NULL before it has initialised itself. */
-extern char **environ;
-
 static inline bool preload_is_made(void)
 {
     return preload_heap->base != NULL;

@@ -59,13 +59,14 @@ static nvm_ref value_after(const struct nvm_effect *effects, size_t count,
     return *slot;
 }
 
-/* Whether the effects so far allocate or free the block. */
-static bool named_before(const struct nvm_effect *effects, size_t count, nvm_ref ref)
+/* The one of the effects so far that allocates or frees the block, or NULL. */
+static const struct nvm_effect *named_before(const struct nvm_effect *effects,
+                                             size_t count, nvm_ref ref)
 {
     for (size_t i = 0; i < count; i++)
         if (effects[i].op != NVM_OP_MOVE && effects[i].block.offset == ref)
-            return true;
-    return false;
+            return &effects[i];
+    return NULL;
 }
 
 /* Turns action i into effect i; NULL, or what is wrong with it. */
@@ -101,11 +102,13 @@ static const char *judge(struct nvm_heap *heap, const struct nvm_action *action,
     }
     if (effect->op != NVM_OP_FREE && value_after(effects, i, action->slot) != 0)
         return "the slot is not empty";
-    if (effect->op != NVM_OP_MOVE && named_before(effects, i, ref))
+    /* What an action before it allocates can be moved; what one frees cannot. */
+    const struct nvm_effect *before = named_before(effects, i, ref);
+    if (before != NULL && (effect->op != NVM_OP_MOVE || before->op == NVM_OP_FREE))
         return "two actions name one block";
-    if (!nvm_find_block(heap, ref, wanted, &effect->block) &&
-        !(effect->op == NVM_OP_MOVE &&
-          nvm_find_block(heap, ref, NVM_BLOCK_RESERVED, &effect->block)))
+    if (before != NULL)
+        effect->block = before->block;
+    else if (!nvm_find_block(heap, ref, wanted, &effect->block))
         return ref == 0                       ? "the slot is empty"
                : wanted == NVM_BLOCK_RESERVED ? "the reference names no reserved block"
                                               : "the slot refers to no live block";

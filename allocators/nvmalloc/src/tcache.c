@@ -175,7 +175,6 @@ int nvm_tcache_refused(struct nvm_heap *heap)
 
 int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_block *block)
 {
-    NVM_WINDOW(tcache->heap);
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     unsigned want = ((unsigned)(bin->limit - bin->bottom) + 1) / 2;
     int error;
@@ -202,7 +201,7 @@ int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_bloc
 
 int nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
 {
-    NVM_WINDOW(tcache->heap);
+    NVM_WINDOW(tcache->heap); /* nvm_free() has none */
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     uint32_t surplus = (nvm_tcache_count(bin) + 1) / 2;
     nvm_arena_give(tcache->heap, &tcache->persist, bin->bottom, surplus);

@@ -245,6 +245,13 @@ static void test_gc_calls(void **state)
     }
     assert_int_equal(nvm_free(heap, blocks[0]), EINVAL);
     assert_metadata_traps(heap);
+    /* Whole slabs are emptied, and retired, from the fast path. */
+    static void *many[20000];
+    for (unsigned i = 0; i < 20000; i++)
+        assert_non_null(many[i] = nvm_malloc(heap, 64));
+    for (unsigned i = 0; i < 20000; i++)
+        assert_int_equal(nvm_free(heap, many[i]), 0);
+    assert_metadata_traps(heap);
     assert_int_equal(nvm_close(heap), 0);
 }
 

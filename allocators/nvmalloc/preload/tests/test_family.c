@@ -16,6 +16,11 @@
 
 #include "placement.h"
 
+#if !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic ignored "-Walloc-size-larger-than="
+#pragma GCC diagnostic ignored "-Wuse-after-free"
+#endif
+
 #define LARGEST ((size_t)3 << 20)
 
 /* Sizes around every class up to 3 MiB. */

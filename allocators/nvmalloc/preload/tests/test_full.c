@@ -12,6 +12,11 @@
 
 #include "placement.h"
 
+#if !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic ignored "-Walloc-size-larger-than="
+#pragma GCC diagnostic ignored "-Wuse-after-free"
+#endif
+
 #define LIMIT ((size_t)16 << 20)
 enum { BLOCKS_MAX = LIMIT / 16 };
 

@@ -76,9 +76,8 @@ static size_t some_size(uint64_t *random)
 static void *stress(void *argument)
 {
     uint64_t random = (uintptr_t)argument;
-    static const char *given;
-    given = getenv("PRELOAD_STRESS");
-    long operations = given != NULL ? atol(given) : 20000;
+    const char *given = getenv("PRELOAD_STRESS");
+    long operations = given != NULL ? strtol(given, NULL, 10) : 20000;
     struct parcel *own[SLOTS] = {0};
     for (long i = 0; i < operations; i++) {
         struct parcel **slot = &own[next_random(&random) % SLOTS];
