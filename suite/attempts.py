@@ -40,9 +40,15 @@ class Attempts:
         return key in self._hung
 
     def take(
-        self, key: Hashable, label: str, attempt: Callable[[int], tuple[Sample, Answer]]
+        self,
+        key: Hashable,
+        label: str,
+        attempt: Callable[[int], tuple[Sample, Answer]],
+        *,
+        timed: bool = True,
     ) -> Answer:
-        """One sample, in as many attempts as it takes; the answer of the last one."""
+        """One sample, in as many attempts as it takes; the answer of the last one.  Neighbours do
+        nothing to the figures of one that is not `timed`."""
         taken: list[Sample] = []
         for number in range(1, ATTEMPTS + 1):
             sample, answer = attempt(number)
@@ -54,7 +60,7 @@ class Attempts:
             if sample.error is not None:
                 return answer
             taken.append(sample)
-            if sample.noise is None or sample.noise <= self._noise_limit:
+            if not timed or sample.noise is None or sample.noise <= self._noise_limit:
                 break
             if self._retries_left == 0 or number == ATTEMPTS:
                 break

@@ -167,7 +167,10 @@ class Bench:
         if self._attempts.hung(key):
             self._samples.append(self._blank(cell, "left out: an earlier sample like it hung"))
             return
-        self._attempts.take(key, cell.label, lambda number: self._attempt(cell, number))
+        timed = cell.workload.workload.timed
+        self._attempts.take(
+            key, cell.label, lambda number: self._attempt(cell, number), timed=timed
+        )
 
     def _blank(self, cell: Cell, error: str | None) -> Sample:
         return Sample(

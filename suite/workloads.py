@@ -135,6 +135,8 @@ class Workload(BaseModel):
     stepped over: that goes by allocations."""
     shape: Literal["windows", "trial"] = "windows"
     """A trial is a script with a beginning and an end (workloads/driver/trial.h)."""
+    timed: bool = True
+    """False: what it measures does not depend on time, so that a noisy sample is a good one."""
     needs: list[Literal["persistent", "crash-safe", "nested-slots", "walk", "threads"]] = Field(
         default_factory=list
     )

@@ -163,7 +163,7 @@ def test_nvmalloc_s_rows() -> None:
 @pytest.mark.native
 def test_the_real_driver_tells_whether_there_are_protection_keys(native: Project) -> None:
     """As the processor says; with `mprotect` in their place everybody has them."""
-    command = [
+    command: list[str | Path] = [
         native.build / "workloads" / "nvdrive", "info",
         "--adapter", native.build / "allocators" / "nvmalloc.so", "--options",
     ]  # fmt: skip

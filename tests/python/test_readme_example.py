@@ -122,7 +122,8 @@ def test_a_list_that_is_killed_while_it_pops(folder: Path) -> None:
     draw = random.Random(21)
     assert drain(folder) == []
     process = start(folder, "push")
-    kill_after(process, 20_000, 0)
+    # More than all rounds take, with what each is ahead of us: a pipe's worth.
+    kill_after(process, 400_000, 0)
     newest = None
     for _ in range(KILLS):
         taken = [number_of(line) for line in kill_after(start(folder), draw.randrange(1, 1000), 0)]

@@ -75,7 +75,7 @@ static inline __attribute__((always_inline)) enum nvm_locate
 nvm_block_locate(const struct nvm_heap *heap, uint64_t offset, struct nvm_block *block)
 {
     uint64_t from_data = offset - heap->data_offset;
-    if (from_data >= heap->data_bytes)
+    if (from_data >= __atomic_load_n(&heap->data_bytes, __ATOMIC_RELAXED))
         return NVM_LOCATE_NONE;
     nvm_unit unit = nvm_unit_get(heap, (uint32_t)(from_data >> NVM_UNIT_SHIFT));
     unsigned kind = nvm_unit_kind(unit);
@@ -101,7 +101,8 @@ static inline __attribute__((always_inline)) bool
 nvm_block_find_live(const struct nvm_heap *heap, uint64_t offset, struct nvm_block *block)
 {
     uint64_t from_data = offset - heap->data_offset;
-    if (__builtin_expect(from_data >= heap->data_bytes, 0))
+    if (__builtin_expect(
+            from_data >= __atomic_load_n(&heap->data_bytes, __ATOMIC_RELAXED), 0))
         return false;
     nvm_unit unit =
         __atomic_load_n(&heap->units[from_data >> NVM_UNIT_SHIFT], __ATOMIC_ACQUIRE);

@@ -83,7 +83,7 @@ struct nvm_heap {
     uint64_t id; /* of this build of the DRAM state; never reused in a process */
     char *base;
     uint64_t data_offset;
-    uint64_t data_bytes; /* of all units in use */
+    uint64_t data_bytes; /* of all units in use; grows, so read as an atomic */
     uint64_t data_words; /* the same in words of 8 bytes */
     nvm_unit *units;
     uint8_t *state; /* of slabs' blocks, by position (block.h); of extents, by their
@@ -157,12 +157,14 @@ static inline uint64_t nvm_unit_offset(const struct nvm_heap *heap, uint32_t uni
 static inline bool nvm_heap_in_data_aligned(const struct nvm_heap *heap, uint64_t offset)
 {
     uint64_t from_data = offset - heap->data_offset;
-    return (from_data >> 3 | from_data << 61) < heap->data_words;
+    return (from_data >> 3 | from_data << 61) <
+           __atomic_load_n(&heap->data_words, __ATOMIC_RELAXED);
 }
 
 static inline bool nvm_heap_in_data(const struct nvm_heap *heap, uint64_t offset)
 {
-    return offset - heap->data_offset < heap->data_bytes;
+    return offset - heap->data_offset <
+           __atomic_load_n(&heap->data_bytes, __ATOMIC_RELAXED);
 }
 
 static inline nvm_unit nvm_unit_get(const struct nvm_heap *heap, uint32_t unit)

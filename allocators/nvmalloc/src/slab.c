@@ -99,10 +99,19 @@ static void set_state(struct nvm_heap *heap, uint64_t tag, uint32_t word, uint64
         state[__builtin_ctzl(live)] = NVM_BLOCK_LIVE;
 }
 
+/* Whether a bitmap word fits its checksum, and has no bit past the last block. */
+static bool word_is_good(const struct nvm_heap *heap, uint64_t tag, uint32_t word,
+                         uint64_t value)
+{
+    uint32_t blocks = nvm_classes[nvm_tag_class(tag)].blocks;
+    return nvm_mark_valid(value, mark_number(nvm_tag_unit(tag), word), heap->salt) &&
+           (value & NVM_MARK_BLOCKS & ~nvm_mark_capacity(word, blocks)) == 0;
+}
+
 /* The live blocks of a slab as media tells; the number of the first word that is
    damaged, or `words`. */
 static uint32_t read_bitmap(struct nvm_heap *heap, const struct nvm_slab *slab,
-                            uint64_t *live)
+                            uint64_t tag, uint64_t *live)
 {
     const struct nvm_class *info = &nvm_classes[slab->klass];
     const uint64_t *bitmap = nvm_heap_bitmap(heap, slab->unit);
@@ -113,8 +122,7 @@ static uint32_t read_bitmap(struct nvm_heap *heap, const struct nvm_slab *slab,
     for (; word < info->words; word++) {
         uint64_t value = __atomic_load_n(&bitmap[word], __ATOMIC_RELAXED);
         live[word] = value & NVM_MARK_BLOCKS;
-        if (!nvm_mark_valid(value, mark_number(slab->unit, word), heap->salt) ||
-            (live[word] & ~nvm_mark_capacity(word, info->blocks)) != 0)
+        if (!word_is_good(heap, tag, word, value))
             break;
     }
     nvm_sigbus_end(&guard);
@@ -127,7 +135,7 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
     uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
     uint64_t live[NVM_BITMAP_WORDS];
     if (!heap->collected) {
-        uint32_t good = read_bitmap(heap, slab, live);
+        uint32_t good = read_bitmap(heap, slab, tag, live);
         if (good < info->words) {
             quarantine(heap, slab, tag, good);
             return;
@@ -188,14 +196,15 @@ uint64_t nvm_slab_live(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
     uint32_t unit = nvm_tag_unit(tag);
     if (heap->collected || nvm_unit_is_scanned(nvm_unit_get(heap, unit)))
         return live_in_dram(heap, tag, word);
+    bool damaged = nvm_unit_kind(nvm_unit_get(heap, unit)) == NVM_UNIT_DAMAGED;
     struct nvm_sigbus guard;
-    if (nvm_sigbus_caught(&guard))
+    if (damaged && nvm_sigbus_caught(&guard))
         return 0;
     uint64_t value =
         __atomic_load_n(nvm_heap_bitmap(heap, unit) + word, __ATOMIC_RELAXED);
-    nvm_sigbus_end(&guard);
-    bool valid = nvm_mark_valid(value, mark_number(unit, word), heap->salt);
-    return valid ? value & NVM_MARK_BLOCKS : 0;
+    if (damaged)
+        nvm_sigbus_end(&guard);
+    return word_is_good(heap, tag, word, value) ? value & NVM_MARK_BLOCKS : 0;
 }
 
 void nvm_slab_store(struct nvm_heap *heap, struct nvm_persist *persist, uint64_t tag)

@@ -72,7 +72,7 @@ unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
 void nvm_slab_give(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t tag);
 
 /* Live blocks in word `word` of the slab whose first block has the tag: by DRAM if
-   the slab was scanned, else by media, where a damaged or unreadable word has none. */
+   the slab was scanned, else by media, where a damaged word has none. */
 uint64_t nvm_slab_live(const struct nvm_heap *heap, uint64_t tag, uint32_t word);
 
 /* Writes the bitmap on media from DRAM, of a scanned slab; durable after a fence.
