@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup build bench fault report readme-table screenshots metrics-page preload-programs images test lint clean
+.PHONY: help setup build bench fault report readme-table screenshots metrics-page preload-programs images test fuzz lint clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 NVCRUCIBLE := .venv/bin/nvcrucible
@@ -55,6 +55,10 @@ images: setup ## the container images, their Debian base made by debootstrap whe
 test: ## all tests: C, Python, containers; the last line counts them
 	@.ci/setup test
 	@.venv/bin/python .ci/test $(ARGS)
+
+fuzz: ## heap images that are damaged or lie, by libFuzzer, a night long; FUZZ_SECONDS=600 for less
+	@.ci/setup test lint
+	@allocators/nvmalloc/fuzz/run $(or $(FUZZ_SECONDS),28800)
 
 lint: ## formatting, types, static analysis of all sources
 	@.ci/setup test lint

@@ -48,7 +48,7 @@ class Record(NamedTuple):
     slot: int
     origin: int  # MOVE
     seq: int
-    index: int  # in its group
+    place: int  # in its group
     group: int
     watermark: int
     ordinal: int
@@ -254,7 +254,7 @@ class Heap:
         records = [
             effect._replace(
                 seq=seq,
-                index=i,
+                place=i,
                 group=count,
                 watermark=self.watermark,
                 ordinal=lane.head + i,
@@ -310,9 +310,9 @@ def recover(rules: Rules, image: dict[object, Value]) -> tuple[dict[object, Valu
         newest = max(own)
         above = [(o, r) for o, r in records if r.seq > own[o]]
     if rules.one_clock:
-        above.sort(key=lambda item: (item[1].seq, item[1].index))
+        above.sort(key=lambda item: (item[1].seq, item[1].place))
     else:
-        above.sort(key=lambda item: (item[0], item[1].seq, item[1].index))
+        above.sort(key=lambda item: (item[0], item[1].seq, item[1].place))
     log = [r for _, r in above]
     kept = log
     if rules.whole_groups:
@@ -329,8 +329,9 @@ def recover(rules: Rules, image: dict[object, Value]) -> tuple[dict[object, Valu
             if slot >= 0 and not contained:
                 image[slot_line(slot)] = value
     history = log if rules.torn_groups_are_history else kept
-    image["watermark"] = max([newest, *(r.seq for r in history)])
-    return image, int(image["watermark"]) + 1
+    last = max([newest, *(r.seq for r in history)])
+    image["watermark"] = last
+    return image, last + 1
 
 
 def blank() -> dict[object, Value]:

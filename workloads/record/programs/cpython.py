@@ -14,8 +14,8 @@ import random
 from collections import OrderedDict
 
 SEED = 20
-REQUESTS = 3000
-SESSIONS = 1000
+REQUESTS = 2600
+SESSIONS = 150
 
 
 class Session:
