@@ -482,7 +482,8 @@ def _build_of(listing: tarfile.TarFile, folder: Path) -> Build:
         path = PurePosixPath(entry.name)
         if len(path.parts) != 2:  # an adapter lies in build/allocators itself
             continue
-        if path.suffix == ".so":
+        # NAME.lens.so is for the power-fail laboratory, which loads it itself.
+        if path.suffix == ".so" and not path.stem.endswith(".lens"):
             adapters[path.stem] = folder / path.name
         elif path.name == "skipped.json":
             content = listing.extractfile(entry)

@@ -273,7 +273,7 @@ static void run_history(enum nvm_mode mode, uint64_t number, unsigned operations
 static void run_histories(enum nvm_mode mode)
 {
     const char *budget = getenv("NVM_TEST_HISTORIES"), *one = getenv("NVM_TEST_SEED");
-    uint64_t histories = budget != NULL ? strtoull(budget, NULL, 10) : 5;
+    uint64_t histories = budget != NULL ? strtoull(budget, NULL, 10) : 4;
     uint64_t first = one != NULL ? strtoull(one, NULL, 10) : 1;
     pthread_t threads[THREADS];
     states = replayed = nested_states = generations = 0;
