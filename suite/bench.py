@@ -163,7 +163,9 @@ class Bench:
         return None
 
     def _take(self, cell: Cell) -> None:
-        key = (cell.allocator.name, cell.workload.name, cell.threads)
+        # One row of a trial that hangs is enough: the others would take as long.
+        workload = cell.workload.family if cell.workload.is_trial else cell.workload.name
+        key = (cell.allocator.name, workload, cell.threads)
         if self._attempts.hung(key):
             self._samples.append(self._blank(cell, "left out: an earlier sample like it hung"))
             return

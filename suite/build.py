@@ -250,7 +250,10 @@ def read_build(root: Path) -> Build:
     skipped: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-    adapters = {path.stem: path for path in sorted(folder.glob("*.so"))}
+    # NAME.lens.so is for the power-fail laboratory, which finds it by itself.
+    adapters = {
+        path.stem: path for path in sorted(folder.glob("*.so")) if not path.stem.endswith(".lens")
+    }
     recipe = Recipe()
     with contextlib.suppress(OSError, ValueError):
         recipe = Recipe.model_validate_json((folder / RECIPE).read_text(encoding="utf-8"))
