@@ -511,25 +511,31 @@ static void test_fork_beside_threads(void **state)
 static void test_lock_ends_with_the_parent(void **state)
 {
     (void)state;
-    int pipes[2];
+    int end[2], ready[2];
+    char byte = 0;
     assert_int_equal(nvm_close(make_at(path, 2 << 20, 0, NVM_LOG_OWNED)), 0);
-    assert_int_equal(pipe(pipes), 0);
+    assert_int_equal(pipe(end), 0);
+    assert_int_equal(pipe(ready), 0);
     pid_t parent = fork();
     if (parent == 0) {
         nvm_heap *heap;
-        close(pipes[1]);
+        close(end[1]);
         if (nvm_open(path, &heap) != 0)
             _exit(1);
         if (fork() == 0) {
-            char byte;
-            _exit((int)read(pipes[0], &byte, 1)); /* until the test closes the pipe */
+            /* Here it has let go of the file. */
+            if (write(ready[1], &byte, 1) != 1)
+                _exit(1);
+            _exit((int)read(end[0], &byte, 1)); /* until the test closes the pipe */
         }
-        _exit(0);
+        _exit(read(ready[0], &byte, 1) != 1);
     }
-    close(pipes[0]);
+    close(end[0]);
     assert_int_equal(wait_for(parent), 0);
     assert_int_equal(nvm_close(open_at(path)), 0);
-    close(pipes[1]);
+    close(end[1]);
+    close(ready[0]);
+    close(ready[1]);
     unlink(path);
 }
 
