@@ -83,7 +83,7 @@ static void note(struct found *found, const char *state)
             return;
     }
     assert_true(found->count < states_max);
-    strcpy(found->state[found->count++], state);
+    snprintf(found->state[found->count++], sizeof found->state[0], "%s", state);
 }
 
 static void write_state(const struct program *program, const uint8_t *media, char *text)
@@ -239,10 +239,10 @@ static void expect(const struct program *program, const char *expected)
     char text[states_max * 8] = "";
     explore(program, actions, 0, &found);
     qsort(found.state, found.count, sizeof found.state[0], by_text);
-    for (size_t i = 0; i < found.count; i++) {
-        strcat(text, i > 0 ? " " : "");
-        strcat(text, found.state[i]);
-    }
+    size_t length = 0;
+    for (size_t i = 0; i < found.count; i++)
+        length += (size_t)snprintf(text + length, sizeof text - length, "%s%s",
+                                   i > 0 ? " " : "", found.state[i]);
     assert_string_equal(text, expected);
 }
 

@@ -145,6 +145,10 @@ static void damage_is_survived(void **state)
     write_one(NULL);
     size_t length = slurp(bytes, sizeof bytes);
     unsigned refused = 0;
+    assert_true(length > 0);
+    if (length == 0) {
+        return; /* not reached: tells the static analyser what the assertion says */
+    }
     for (size_t i = 0; i < 2 * length; i++) {
         bool cut = i >= length;
         uint8_t kept = bytes[i % length];

@@ -11,7 +11,7 @@ static __attribute__((noinline)) void *malloc_generally(struct nvm_heap *heap,
                                                         size_t alignment, size_t size)
 {
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
-    struct nvm_block block;
+    struct nvm_block block = {0};
     int error = 0;
     NVM_WINDOW(heap);
     if (tcache == NULL)

@@ -134,7 +134,8 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
     const struct nvm_class *info = &nvm_classes[slab->klass];
     uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, slab->unit));
     uint64_t live[NVM_BITMAP_WORDS];
-    if (!heap->collected) {
+    bool in_dram = heap->collected;
+    if (!in_dram) {
         uint32_t good = read_bitmap(heap, slab, tag, live);
         if (good < info->words) {
             quarantine(heap, slab, tag, good);
@@ -144,10 +145,10 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
     slab->free = 0;
     slab->hint = 0;
     for (uint32_t word = 0; word < info->words; word++) {
-        if (heap->collected)
+        if (in_dram)
             live[word] = live_in_dram(heap, tag, word);
         else
-            set_state(heap, tag, word, live[word]);
+            set_state(heap, tag, word, live[word]); /* NOLINT: read_bitmap() filled it */
         heap->slab_bits[slab->unit][word] =
             nvm_mark_capacity(word, info->blocks) & ~live[word];
         slab->free += (uint32_t)__builtin_popcountl(heap->slab_bits[slab->unit][word]);

@@ -163,7 +163,7 @@ struct nvm_tcache *nvm_tcache_find(struct nvm_heap *heap)
     return tcache;
 }
 
-int nvm_tcache_refused(struct nvm_heap *heap)
+int(nvm_tcache_refused)(struct nvm_heap *heap)
 {
     int error = heap->foreign ? EPERM : errno == ENOSPC ? ENOSPC : ENOMEM;
     return nvm_fail(error, error == EPERM

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "block.h"
+#include "error.h"
 
 struct nvm_tcache_bin {
     struct nvm_block *top; /* of a stack: one past the newest */
@@ -64,6 +65,9 @@ static inline struct nvm_tcache *nvm_tcache_get(struct nvm_heap *heap)
 /* Why there is no tcache: EPERM (a child of the process that opened the heap),
    ENOMEM or ENOSPC, explained. */
 int nvm_tcache_refused(struct nvm_heap *heap);
+#ifdef __clang_analyzer__
+#define nvm_tcache_refused(heap) nvm_never_zero(nvm_tcache_refused(heap))
+#endif
 
 /* A free block of at least the class (see nvm_arena_take); *error says why there is
    none. */

@@ -32,11 +32,12 @@ bool is_on_nvm(const void *address)
         length += (size_t)got;
     close(fd);
     text[length] = '\0';
+    const char *prefix = getenv("NVM_MALLOC_HEAP");
     bool found = false;
-    for (char *line = text, *end; !found && (end = strchr(line, '\n')) != NULL;
-         line = end + 1) {
+    for (char *line = text, *end;
+         prefix != NULL && !found && (end = strchr(line, '\n')) != NULL; line = end + 1) {
         *end = '\0';
-        found = is_heap_line(line, (uintptr_t)address, getenv("NVM_MALLOC_HEAP"));
+        found = is_heap_line(line, (uintptr_t)address, prefix);
     }
     pthread_mutex_unlock(&lock);
     return found;

@@ -234,6 +234,7 @@ static void test_new_and_delete(void **state)
     if (cxx == NULL) {
         print_message("libstdc++.so.6 is not installed (Debian: libstdc++6)\n");
         skip();
+        return;
     }
     void *(*new)(size_t);
     void (*delete)(void *, size_t);

@@ -43,7 +43,11 @@ static struct parcel *pack(size_t size, uint64_t *random)
     default:
         parcel = malloc(size);
     }
-    errors += parcel == NULL || malloc_usable_size(parcel) < size;
+    if (parcel == NULL) {
+        errors++;
+        return NULL;
+    }
+    errors += malloc_usable_size(parcel) < size;
     parcel->size = size;
     fill(parcel->content, size - sizeof(*parcel));
     return parcel;
