@@ -264,7 +264,7 @@ static void test_trim_gives_pages_back(void **state)
 
 /* Trimming while others allocate and free. */
 static nvm_heap *busy_heap;
-static volatile int busy;
+static atomic_bool busy;
 
 static void *work_beside(void *argument)
 {
@@ -292,7 +292,7 @@ static void test_trim_beside_allocation(void **state)
     pthread_t threads[3];
     busy_heap = make_at(path, 8 << 20, 32 << 20, NVM_LOG_OWNED);
     nvm_ref *slots = slots_of(busy_heap);
-    busy = 1;
+    busy = true;
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, work_beside, &slots[64 * i]),
                          0);
@@ -300,7 +300,7 @@ static void test_trim_beside_allocation(void **state)
         assert_int_equal(nvm_trim(busy_heap, NULL), 0);
         usleep(1000);
     }
-    busy = 0;
+    busy = false;
     for (unsigned i = 0; i < 3; i++)
         pthread_join(threads[i], NULL);
     if (nvm_check(busy_heap) != 0)
@@ -487,7 +487,7 @@ static void test_fork_beside_threads(void **state)
     pthread_t threads[3];
     busy_heap = make_at(path, 16 << 20, 0, NVM_LOG_OWNED);
     nvm_ref *slots = slots_of(busy_heap);
-    busy = 1;
+    busy = true;
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, work_beside, &slots[64 * i]),
                          0);
@@ -499,7 +499,7 @@ static void test_fork_beside_threads(void **state)
         }
         assert_int_equal(wait_for(child), 0);
     }
-    busy = 0;
+    busy = false;
     for (unsigned i = 0; i < 3; i++)
         pthread_join(threads[i], NULL);
     assert_int_equal(nvm_check(busy_heap), 0);
