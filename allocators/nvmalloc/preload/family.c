@@ -28,6 +28,7 @@
 #include "nvmalloc.h"
 #include "pool.h"
 #include "process_heap.h"
+#include "gc.h"
 #include "tcache.h"
 
 #define EXPORT     __attribute__((visibility("default")))
@@ -90,7 +91,7 @@ static NOT_INLINE void give_back(void *address)
     if (nvm_tcache_last.gc_id != heap->id && !nvm_block_is_extent(block)) {
         /* A thread that only frees, or whose cache has ended before it, needs none. */
         struct nvm_persist uncounted = {0};
-        *nvm_block_state(heap, block.tag) = NVM_BLOCK_IDLE;
+        *nvm_block_state(heap, block.offset) = NVM_BLOCK_IDLE;
         nvm_arena_give(heap, &uncounted, &block, 1);
     } else {
         nvm_free(heap, address);
@@ -115,11 +116,9 @@ EXPORT void *malloc(size_t size)
         size = (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
         struct nvm_tcache_bin *bin =
             &nvm_tcache_last.tcache->bins[nvm_sizeclass_of_small(size)];
-        if (likely(bin->top != bin->bottom)) {
-            struct nvm_block block = *--bin->top;
-            *nvm_block_state(heap, block.tag) = NVM_BLOCK_LIVE;
-            return nvm_heap_at(heap, block.offset);
-        }
+        void *block = nvm_gc_pop(heap, bin);
+        if (likely(block != NULL))
+            return block;
     }
     return allocate(ALIGNMENT, size);
 }
@@ -127,16 +126,11 @@ EXPORT void *malloc(size_t size)
 EXPORT void free(void *address)
 {
     struct nvm_heap *heap = preload_heap;
-    struct nvm_block block;
-    if (likely(nvm_tcache_last.gc_id == heap->id &&
-               nvm_block_find_live(heap, nvm_heap_offset(heap, address), &block))) {
+    struct nvm_gc_block block;
+    if (likely(nvm_tcache_last.gc_id == heap->id && nvm_gc_find(heap, address, &block))) {
         struct nvm_tcache *tcache = nvm_tcache_last.tcache;
-        unsigned klass = nvm_tag_class(block.tag);
-        struct nvm_tcache_bin *bin = &tcache->bins[klass];
-        *nvm_block_state(heap, block.tag) = NVM_BLOCK_IDLE;
-        *bin->top++ = block; /* there is always room for one */
-        if (__builtin_expect(bin->top == bin->limit, 0))
-            spill(tcache, klass);
+        if (nvm_gc_push(heap, tcache, block))
+            spill(tcache, (unsigned)block.klass);
         return;
     }
     give_back(address);

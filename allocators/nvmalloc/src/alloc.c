@@ -41,7 +41,7 @@ static int reserve_extent(struct nvm_tcache *tcache, size_t size, size_t alignme
                   1;
     block->offset = nvm_unit_offset(heap, unit);
     block->tag = nvm_extent_tag(unit, generation % NVM_CHUNK_GENERATIONS);
-    *nvm_block_state(heap, block->tag) = NVM_BLOCK_IDLE;
+    *nvm_block_state(heap, block->offset) = NVM_BLOCK_IDLE;
     nvm_unit_set(heap, unit + 1, units - 1, nvm_unit_make(NVM_UNIT_INSIDE, block->tag));
     nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, block->tag));
     return 0;
@@ -70,7 +70,7 @@ int nvm_reserve_block(struct nvm_tcache *tcache, size_t size, size_t alignment,
 void nvm_cancel_block(struct nvm_tcache *tcache, struct nvm_block block)
 {
     struct nvm_heap *heap = tcache->heap;
-    *nvm_block_state(heap, block.tag) = NVM_BLOCK_IDLE;
+    *nvm_block_state(heap, block.offset) = NVM_BLOCK_IDLE;
     if (!nvm_block_is_extent(block)) {
         nvm_tcache_push(tcache, block);
         return;
@@ -107,7 +107,8 @@ bool nvm_find_block(struct nvm_heap *heap, nvm_ref ref, enum nvm_block_state sta
     }
     if (located == NVM_LOCATE_NONE && !find_extent(heap, ref, block))
         return false;
-    return *nvm_block_state(heap, block->tag) == state;
+    uint16_t found = *nvm_block_state(heap, block->offset);
+    return state == NVM_BLOCK_LIVE ? nvm_block_state_is_live(found) : found == state;
 }
 
 uint64_t nvm_block_bytes(const struct nvm_heap *heap, struct nvm_block block)
@@ -180,20 +181,19 @@ malloc_generally(struct nvm_tcache *tcache, nvm_ref *dest, size_t alignment, siz
 }
 
 /*
- * A small block's record, state and slot: the whole of a durable operation, in
- * a lane that has room.  unusual: see nvm_log_line().
+ * Makes a small block's operation durable, in a lane that has room; slot: offset of
+ * dest.  What is DRAM's alone comes before the record, so that little is left to be kept
+ * until the fence is done.  unusual: see nvm_log_line().
  */
 static inline __attribute__((always_inline)) void
-commit_fast(struct nvm_heap *heap, struct nvm_lane *lane, uint64_t head,
-            struct nvm_block block, nvm_ref *dest, enum nvm_op op, bool unusual)
+commit_fast(struct nvm_heap *heap, struct nvm_lane *lane, uint64_t head, uint64_t tag,
+            nvm_ref *dest, uint64_t slot, nvm_ref value, bool unusual)
 {
-    uint64_t seq =
-        nvm_lane_log(lane, &heap->lanes, head, block.tag | (uint64_t)op << NVM_TAG_OP,
-                     nvm_heap_offset(heap, dest), unusual);
-    *nvm_block_state(heap, block.tag) =
-        op == NVM_OP_ALLOC ? NVM_BLOCK_LIVE : NVM_BLOCK_IDLE;
-    __atomic_store_n(dest, op == NVM_OP_ALLOC ? block.offset : 0, __ATOMIC_RELAXED);
-    nvm_lane_note(lane, head, dest, block.tag);
+    uint64_t at = head & lane->mask;
+    nvm_lane_note(lane, at, dest, tag);
+    tag |= (uint64_t)(value != 0 ? NVM_OP_ALLOC : NVM_OP_FREE) << NVM_TAG_OP;
+    uint64_t seq = nvm_lane_log(lane, &heap->lanes, at, head, tag, slot, unusual);
+    __atomic_store_n(dest, value, __ATOMIC_RELAXED);
     nvm_lane_end(lane, seq, head + 1);
 }
 
@@ -204,17 +204,36 @@ static inline __attribute__((always_inline)) bool malloc_fast(struct nvm_heap *h
                                                               nvm_ref *dest, size_t size,
                                                               bool unusual)
 {
+    uint64_t slot = nvm_heap_offset(heap, dest);
     /* size - 1: 0 counts as 1, and goes the general way. */
-    if (__builtin_expect(
-            size - 1 >= NVM_LATE_MAX || !is_slot_in_data(heap, dest) || *dest != 0, 0))
+    if (__builtin_expect(size - 1 >= NVM_LATE_MAX ||
+                             !nvm_heap_in_data_aligned(heap, slot) || *dest != 0,
+                         0))
         return false;
     struct nvm_tcache_bin *bin = &tcache->bins[nvm_sizeclass_of_small(size)];
     struct nvm_lane *lane = tcache->lane;
     uint64_t head = nvm_lane_head(lane);
-    if (__builtin_expect(bin->top == bin->bottom || head >= lane->room, 0))
+    struct nvm_block *top = bin->top;
+    if (__builtin_expect(top == bin->bottom || head >= lane->room, 0))
         return false;
-    commit_fast(heap, lane, head, *--bin->top, dest, NVM_OP_ALLOC, unusual);
+    bin->top = --top;
+    uint64_t offset = top->offset, tag = top->tag;
+    uint32_t live = NVM_BLOCK_LIVE | (tag & ((1u << NVM_UNIT_BITS) - 1));
+    if (__builtin_expect(offset & 8, 0)) {
+        __asm__("" : "+r"(live)); /* a branch that is seldom taken, no select */
+        live |= NVM_BLOCK_ODD;
+    }
+    *nvm_block_state(heap, offset) = (uint16_t)live;
+    if (offset == 0)
+        __builtin_unreachable();
+    commit_fast(heap, lane, head, tag, dest, slot, offset, unusual);
     return true;
+}
+
+/* Whether the thread used the heap last, and nothing is unusual. */
+static inline bool is_fast(const struct nvm_heap *heap)
+{
+    return nvm_tcache_last.log_id == __atomic_load_n(&heap->fast_id, __ATOMIC_RELAXED);
 }
 
 /* Makes a stage, which the fast paths leave to others. */
@@ -238,7 +257,7 @@ static __attribute__((noinline)) int malloc_outlined(nvm_heap *heap, nvm_ref *de
 
 int nvm_malloc_to(nvm_heap *heap, nvm_ref *dest, size_t size)
 {
-    if (__builtin_expect(nvm_tcache_last.log_id == heap->id && !nvm_persist_unusual &&
+    if (__builtin_expect(is_fast(heap) &&
                              malloc_fast(heap, nvm_tcache_last.tcache, dest, size, false),
                          1))
         return 0;
@@ -274,42 +293,50 @@ static __attribute__((noinline)) int free_generally(struct nvm_tcache *tcache,
     return 0;
 }
 
-/* The fast path up to where the block is free, or false with nothing done. */
+/* The fast path, or false with nothing done: also if the cache would be full then, and
+   not `unusual`.  The cache is the thread's own: others may get the block only when it
+   spills, and that is after the fence. */
 static inline __attribute__((always_inline)) bool
-free_fast(struct nvm_heap *heap, struct nvm_tcache *tcache, nvm_ref *dest,
-          struct nvm_block *block, bool unusual)
+free_fast(struct nvm_heap *heap, struct nvm_tcache *tcache, nvm_ref *dest, bool unusual)
 {
     struct nvm_lane *lane = tcache->lane;
-    uint64_t head = nvm_lane_head(lane);
-    if (__builtin_expect(!is_slot_in_data(heap, dest) ||
-                             !nvm_block_find_live(heap, *dest, block) ||
-                             head >= lane->room,
-                         0))
+    uint64_t slot = nvm_heap_offset(heap, dest), head = nvm_lane_head(lane);
+    uint64_t granule, tag;
+    if (__builtin_expect(head >= lane->room || !nvm_heap_in_data_aligned(heap, slot), 0))
         return false;
-    commit_fast(heap, lane, head, *block, dest, NVM_OP_FREE, unusual);
+    uint64_t offset = *dest;
+    if (__builtin_expect(!nvm_block_find_live(heap, offset, &granule, &tag), 0))
+        return false;
+    struct nvm_tcache_bin *bin = nvm_tcache_bin_of(tcache->bins, tag);
+    struct nvm_block *top = bin->top + 1; /* there is always room for one */
+    bool full = top == bin->limit;
+    if (__builtin_expect(full, 0) && !unusual)
+        return false;
+    bin->top = top;
+    __atomic_store_n(&top[-1].offset, offset, __ATOMIC_RELAXED);
+    __atomic_store_n(&top[-1].tag, tag, __ATOMIC_RELAXED);
+    heap->state[granule] = NVM_BLOCK_IDLE;
+    commit_fast(heap, lane, head, tag, dest, slot, 0, unusual);
+    if (unusual && full)
+        nvm_tcache_spill(tcache, nvm_tag_class(tag));
     return true;
 }
 
 static __attribute__((noinline)) int free_outlined(nvm_heap *heap, nvm_ref *dest)
 {
     struct nvm_tcache *tcache = nvm_tcache_get(heap);
-    struct nvm_block block;
     if (tcache == NULL)
         return nvm_tcache_refused(heap);
     make_room(tcache);
-    if (!tcache->fast || !free_fast(heap, tcache, dest, &block, true))
-        return free_generally(tcache, dest);
-    return nvm_tcache_push(tcache, block);
+    if (tcache->fast && free_fast(heap, tcache, dest, true))
+        return 0;
+    return free_generally(tcache, dest);
 }
 
 int nvm_free_from(nvm_heap *heap, nvm_ref *dest)
 {
-    struct nvm_tcache *tcache = nvm_tcache_last.tcache;
-    struct nvm_block block;
-    if (__builtin_expect(nvm_tcache_last.log_id != heap->id || nvm_persist_unusual ||
-                             !free_fast(heap, tcache, dest, &block, false),
-                         0))
-        return free_outlined(heap, dest);
-    /* From here on others may get the block. */
-    return nvm_tcache_push(tcache, block);
+    if (__builtin_expect(
+            is_fast(heap) && free_fast(heap, nvm_tcache_last.tcache, dest, false), 1))
+        return 0;
+    return free_outlined(heap, dest);
 }

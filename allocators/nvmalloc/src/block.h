@@ -21,13 +21,26 @@ struct nvm_block {
     uint64_t tag;    /* layout.h; op 0 */
 };
 
-/* What a slab's block is, by position; in DRAM, one byte each.  Only whoever
-   holds the block, or is told to free it, reads or writes it. */
+/*
+ * What a block is: a word of DRAM for each granule, in which no two blocks begin.  Only
+ * whoever holds the block, or is told to free it, reads or writes it.
+ *
+ *   0       free, or in a cache
+ *   1       reserved, by nvm_reserve()
+ *   LIVE    live, and what the fast path that frees it has to know, so that it need not
+ *           work it out: in a LOG heap the position of its mark in its unit, for a class
+ *           whose marks are late; in a GC heap its class.  LIVE + ODD: it begins in the
+ *           middle of its granule.
+ *   OTHER   live, and nothing else; extents, and larger blocks of LOG heaps
+ */
 enum nvm_block_state {
-    NVM_BLOCK_IDLE = 0, /* free, in a cache, or reserved */
-    NVM_BLOCK_LIVE = 1,
-    NVM_BLOCK_RESERVED = 2, /* by nvm_reserve() */
+    NVM_BLOCK_IDLE = 0,
+    NVM_BLOCK_RESERVED = 1,
+    NVM_BLOCK_ODD = 0x2000,
+    NVM_BLOCK_LIVE = 0x8000,
+    NVM_BLOCK_OTHER = 0xc000,
 };
+_Static_assert(NVM_BLOCK_ODD >= 1u << NVM_UNIT_BITS, "a position does not reach it");
 
 /* Position of block `index` in its slab's bitmap, within the tag. */
 static inline uint64_t nvm_block_position(uint32_t index)
@@ -53,9 +66,37 @@ static inline bool nvm_block_is_extent(struct nvm_block block)
     return nvm_tag_is_extent(block.tag);
 }
 
-static inline uint8_t *nvm_block_state(const struct nvm_heap *heap, uint64_t tag)
+/* offset: of a block's first byte. */
+static inline uint16_t *nvm_block_state(const struct nvm_heap *heap, uint64_t offset)
 {
-    return &heap->state[nvm_tag_position(tag)];
+    return &heap->state[offset >> NVM_GRANULE_SHIFT];
+}
+
+/* offset & 8 as NVM_BLOCK_ODD. */
+static inline uint16_t nvm_block_odd(uint64_t offset)
+{
+    return (uint16_t)((offset & 8) << 10);
+}
+
+/* What the block's state is while it is live. */
+static inline uint16_t nvm_block_live_state(bool gc, struct nvm_block block)
+{
+    unsigned klass = nvm_tag_class(block.tag);
+    if (klass == NVM_CLASS_EXTENT || (!gc && klass >= NVM_LATE_CLASSES))
+        return NVM_BLOCK_OTHER;
+    uint64_t what = gc ? klass : block.tag & ((1u << NVM_UNIT_BITS) - 1);
+    return (uint16_t)(NVM_BLOCK_LIVE | nvm_block_odd(block.offset) | what);
+}
+
+static inline void nvm_block_set_live(struct nvm_heap *heap, struct nvm_block block)
+{
+    *nvm_block_state(heap, block.offset) =
+        nvm_block_live_state(heap->super.mode == NVM_GC, block);
+}
+
+static inline bool nvm_block_state_is_live(uint16_t state)
+{
+    return state >= NVM_BLOCK_LIVE;
 }
 
 enum nvm_locate {
@@ -79,7 +120,7 @@ nvm_block_locate(const struct nvm_heap *heap, uint64_t offset, struct nvm_block 
         return NVM_LOCATE_NONE;
     nvm_unit unit = nvm_unit_get(heap, (uint32_t)(from_data >> NVM_UNIT_SHIFT));
     unsigned kind = nvm_unit_kind(unit);
-    if (kind > NVM_UNIT_SLAB && kind != NVM_UNIT_UNSCANNED)
+    if (kind != NVM_UNIT_SLAB && kind != NVM_UNIT_UNSCANNED)
         return NVM_LOCATE_NONE;
     uint64_t tag = nvm_unit_tag(unit);
     const struct nvm_class *klass = &nvm_classes[nvm_tag_class(tag)];
@@ -92,30 +133,43 @@ nvm_block_locate(const struct nvm_heap *heap, uint64_t offset, struct nvm_block 
     return kind != NVM_UNIT_UNSCANNED ? NVM_LOCATE_FOUND : NVM_LOCATE_UNSCANNED;
 }
 
+/* The granule of an offset that is a multiple of a granule's bytes; of another, a number
+   beyond all granules: its low bits are rotated to the top. */
+static inline uint64_t nvm_block_granule(uint64_t offset)
+{
+    return offset >> NVM_GRANULE_SHIFT | offset << (64 - NVM_GRANULE_SHIFT);
+}
+
 /*
- * The same for the fast paths: only live blocks of QUICK slabs.  A block past the
- * last one has no live state, so its number needs no check.  A QUICK unit's word
- * is its slab's tag as it stands.
+ * The same for the fast paths of a LOG heap: only live blocks whose state says where
+ * their mark is.  Every granule of the file has a state, so one comparison is all that
+ * an offset must pass; the state's own says that a block begins there.  Gives the
+ * granule, and the block's tag.
  */
 static inline __attribute__((always_inline)) bool
-nvm_block_find_live(const struct nvm_heap *heap, uint64_t offset, struct nvm_block *block)
+nvm_block_find_live(const struct nvm_heap *heap, uint64_t offset, uint64_t *found,
+                    uint64_t *tag)
 {
-    uint64_t from_data = offset - heap->data_offset;
-    if (__builtin_expect(
-            from_data >= __atomic_load_n(&heap->data_bytes, __ATOMIC_RELAXED), 0))
+    uint64_t granules = __atomic_load_n(&heap->granules, __ATOMIC_RELAXED);
+    uint64_t granule = nvm_block_granule(offset);
+    uint64_t position;
+    if (__builtin_expect(granule < granules, 1)) {
+        position = (uint64_t)heap->state[granule] - NVM_BLOCK_LIVE; /* wraps if less */
+    } else {
+        granule = nvm_block_granule(offset - 8);
+        if (granule >= granules)
+            return false;
+        position = heap->state[granule] ^ (NVM_BLOCK_LIVE | NVM_BLOCK_ODD);
+        __asm__("" : "+r"(position)); /* or it becomes a part of the usual path */
+    }
+    if (__builtin_expect(position >= NVM_BLOCK_ODD, 0))
         return false;
-    nvm_unit unit =
-        __atomic_load_n(&heap->units[from_data >> NVM_UNIT_SHIFT], __ATOMIC_ACQUIRE);
-    if (__builtin_expect(nvm_unit_kind(unit) != NVM_UNIT_QUICK, 0))
-        return false;
-    const struct nvm_class *klass = &nvm_classes[nvm_tag_class(unit)];
-    uint64_t within = from_data - nvm_slab_offset(unit);
-    uint64_t index = (within * klass->reciprocal) >> 44;
-    if (__builtin_expect(index * klass->size != within, 0))
-        return false;
-    block->offset = offset;
-    block->tag = unit + nvm_block_position((uint32_t)index);
-    return __builtin_expect(*nvm_block_state(heap, block->tag) == NVM_BLOCK_LIVE, 1);
+    nvm_unit unit = __atomic_load_n(
+        &heap->units_of_file[granule >> (NVM_UNIT_SHIFT - NVM_GRANULE_SHIFT)],
+        __ATOMIC_ACQUIRE);
+    *found = granule;
+    *tag = unit + position;
+    return true;
 }
 
 #endif

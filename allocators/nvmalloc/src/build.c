@@ -24,26 +24,36 @@ void nvm_heap_place_media(struct nvm_heap *heap)
     heap->data_offset = heap->super.data_offset;
     heap->data_bytes = heap->super.units << NVM_UNIT_SHIFT;
     heap->data_words = heap->data_bytes / sizeof(nvm_ref);
+    heap->granules = (heap->data_offset + heap->data_bytes) >> NVM_GRANULE_SHIFT;
 }
 
 static size_t state_bytes(const struct nvm_heap *heap)
 {
-    return (size_t)heap->super.max_units << NVM_UNIT_BITS;
+    return ((heap->super.data_offset + (heap->super.max_units << NVM_UNIT_SHIFT)) >>
+            NVM_GRANULE_SHIFT) *
+           sizeof(*heap->state);
+}
+
+static size_t units_bytes(const struct nvm_heap *heap)
+{
+    return ((heap->super.data_offset >> NVM_UNIT_SHIFT) + heap->super.max_units) *
+           sizeof(*heap->units);
 }
 
 static int map_tables(struct nvm_heap *heap)
 {
     uint64_t units = heap->super.max_units;
-    heap->units = nvm_dram_map(units * sizeof(*heap->units));
+    heap->units_of_file = nvm_dram_map(units_bytes(heap));
     heap->unit_flags = nvm_dram_map(units);
     heap->walked = nvm_dram_map(units);
     heap->slab_bits = nvm_dram_map(units * sizeof(*heap->slab_bits));
     heap->slabs = nvm_dram_map(units * sizeof(*heap->slabs));
     heap->state = nvm_dram_map(state_bytes(heap));
-    if (heap->units == NULL || heap->unit_flags == NULL || heap->walked == NULL ||
+    if (heap->units_of_file == NULL || heap->unit_flags == NULL || heap->walked == NULL ||
         heap->slab_bits == NULL || heap->slabs == NULL || heap->state == NULL)
         return nvm_fail(ENOMEM, "no memory for the tables of %llu units",
                         (unsigned long long)units);
+    heap->units = heap->units_of_file + (heap->data_offset >> NVM_UNIT_SHIFT);
     heap->free_units = nvm_numa_create("nvmalloc units", heap->super.units, units, 0);
     return heap->free_units != NULL
                ? 0
@@ -81,7 +91,7 @@ static int build_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chun
         tag = nvm_extent_tag(unit, chunk.generation);
         nvm_unit_set(heap, unit, chunk.units, nvm_unit_make(NVM_UNIT_INSIDE, tag));
         nvm_unit_set(heap, unit, 1, nvm_unit_make(NVM_UNIT_EXTENT, tag));
-        *nvm_block_state(heap, tag) = NVM_BLOCK_LIVE;
+        nvm_block_set_live(heap, (struct nvm_block){nvm_unit_offset(heap, unit), tag});
         stretch->units += chunk.units;
         return 0;
     default:
@@ -178,14 +188,14 @@ void nvm_heap_drop(struct nvm_heap *heap)
     nvm_arenas_fini(heap);
     if (heap->free_units != NULL)
         nvm_numa_destroy(heap->free_units);
-    unmap(heap->units, units * sizeof(*heap->units));
+    unmap(heap->units_of_file, units_bytes(heap));
     unmap(heap->unit_flags, units);
     unmap(heap->walked, units);
     unmap(heap->slab_bits, units * sizeof(*heap->slab_bits));
     unmap(heap->slabs, units * sizeof(*heap->slabs));
     unmap(heap->state, state_bytes(heap));
     heap->free_units = NULL;
-    heap->units = NULL;
+    heap->units = heap->units_of_file = NULL;
     heap->unit_flags = NULL;
     heap->walked = NULL;
     heap->slab_bits = NULL;

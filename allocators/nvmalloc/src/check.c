@@ -30,61 +30,93 @@ struct tally {
     uint64_t free_units;
 };
 
-static int check_word(struct nvm_heap *heap, uint32_t unit, const struct nvm_class *klass,
-                      uint32_t word)
+/* What is the same for all words of a slab; looked up once, as there are thousands. */
+struct slab_view {
+    uint32_t unit, words, blocks, salt;
+    uint64_t tag, first_number;
+    const uint64_t *bitmap; /* on media */
+    const uint64_t *free;   /* in DRAM */
+    bool marks, scanned;    /* whether media's and DRAM's words mean something */
+};
+
+static int check_word(const struct nvm_heap *heap, const struct slab_view *slab,
+                      uint32_t word, uint64_t value)
 {
-    const uint64_t *place = nvm_heap_bitmap(heap, unit) + word;
-    uint64_t value = __atomic_load_n(place, __ATOMIC_RELAXED);
-    uint64_t number = (uint64_t)(place - heap->bitmaps);
-    if (nvm_mark_valid(value, number, heap->salt) &&
-        (value & NVM_MARK_BLOCKS & ~nvm_mark_capacity(word, klass->blocks)) == 0)
+    if (nvm_mark_valid(value, slab->first_number + word, slab->salt) &&
+        (value & NVM_MARK_BLOCKS & ~nvm_mark_capacity(word, slab->blocks)) == 0)
         return 0;
     return nvm_fail(EUCLEAN,
                     "slab at unit %u: word %u of its bitmap (offset %llu, value "
                     "0x%016llx) is damaged",
-                    unit, word, (unsigned long long)nvm_heap_offset(heap, place),
+                    slab->unit, word,
+                    (unsigned long long)nvm_heap_offset(heap, slab->bitmap + word),
                     (unsigned long long)value);
 }
 
-/* A scanned slab's word: free, in use, and on media. */
-static int check_blocks(struct nvm_heap *heap, uint64_t tag, uint32_t word)
+/* A scanned slab's word: in use, and on media; *live: how many blocks are live. */
+static int check_blocks(const struct nvm_heap *heap, const struct slab_view *slab,
+                        uint32_t word, uint64_t value, uint32_t *live_blocks)
 {
-    uint32_t unit = nvm_tag_unit(tag);
-    const struct nvm_slab *slab = &heap->slabs[unit];
-    uint64_t live = nvm_slab_live(heap, tag, word);
-    uint64_t marks = *(nvm_heap_bitmap(heap, unit) + word) & NVM_MARK_BLOCKS;
-    if ((live & heap->slab_bits[slab->unit][word]) != 0)
-        return nvm_fail(EUCLEAN, "slab at unit %u: a block of word %u is live and free",
-                        unit, word);
-    if (heap->super.mode != NVM_GC && marks != live)
+    uint64_t live = nvm_slab_live(heap, slab->tag, word);
+    uint64_t marks = value & NVM_MARK_BLOCKS;
+    *live_blocks += (uint32_t)__builtin_popcountl(live);
+    if (slab->marks && marks != live)
         return nvm_fail(
             EUCLEAN, "slab at unit %u: word %u says 0x%012llx on media, DRAM 0x%012llx",
-            unit, word, (unsigned long long)marks, (unsigned long long)live);
+            slab->unit, word, (unsigned long long)marks, (unsigned long long)live);
     return 0;
 }
+
+/* Granules of the units in which something live begins, be it a block or not. */
+static uint32_t count_live_states(const struct nvm_heap *heap, uint32_t unit,
+                                  uint32_t units)
+{
+    const uint16_t *state = nvm_block_state(heap, nvm_unit_offset(heap, unit));
+    uint32_t count = 0;
+    for (uint64_t i = 0; i < (uint64_t)units << (NVM_UNIT_SHIFT - NVM_GRANULE_SHIFT); i++)
+        count += state[i] >> 15;
+    return count;
+}
+_Static_assert(NVM_BLOCK_LIVE == 1u << 15 && NVM_BLOCK_OTHER >> 15 == 1,
+               "the highest bit");
 
 static int check_slab(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk)
 {
     const struct nvm_class *klass = &nvm_classes[chunk.klass];
     const struct nvm_slab *slab = &heap->slabs[unit];
     nvm_unit member = nvm_unit_get(heap, unit);
-    bool scanned = nvm_unit_is_scanned(member);
-    uint32_t free = 0;
+    const uint64_t *bitmap = nvm_heap_bitmap(heap, unit);
+    const struct slab_view view = {.unit = unit,
+                                   .words = klass->words,
+                                   .blocks = klass->blocks,
+                                   .salt = heap->salt,
+                                   .tag = nvm_unit_tag(member),
+                                   .first_number = (uint64_t)(bitmap - heap->bitmaps),
+                                   .bitmap = bitmap,
+                                   .free = heap->slab_bits[slab->unit],
+                                   .marks = heap->super.mode != NVM_GC,
+                                   .scanned = nvm_unit_is_scanned(member)};
+    uint32_t count = 0, live = 0;
     int error = 0;
     if (nvm_unit_kind(member) == NVM_UNIT_DAMAGED)
         return nvm_fail(
             EUCLEAN, "slab at unit %u: its bitmap is damaged; it is quarantined", unit);
-    for (uint32_t word = 0; error == 0 && word < klass->words; word++) {
-        if (heap->super.mode != NVM_GC)
-            error = check_word(heap, unit, klass, word);
-        if (error == 0 && scanned) {
-            error = check_blocks(heap, nvm_unit_tag(member), word);
-            free += (uint32_t)__builtin_popcountl(heap->slab_bits[slab->unit][word]);
+    for (uint32_t word = 0; error == 0 && word < view.words; word++) {
+        uint64_t value = __atomic_load_n(&bitmap[word], __ATOMIC_RELAXED);
+        if (view.marks)
+            error = check_word(heap, &view, word, value);
+        if (error == 0 && view.scanned) {
+            uint64_t free = view.free[word];
+            error = check_blocks(heap, &view, word, value, &live);
+            count += (uint32_t)__builtin_popcountl(free);
         }
     }
-    if (error == 0 && scanned && free != slab->free)
+    if (error == 0 && view.scanned && count != slab->free)
         return nvm_fail(EUCLEAN, "slab at unit %u: %u blocks are free, its count says %u",
-                        unit, free, slab->free);
+                        unit, count, slab->free);
+    if (error == 0 && view.scanned && count_live_states(heap, unit, klass->units) != live)
+        return nvm_fail(EUCLEAN,
+                        "slab at unit %u: what is live in it is no block, or free", unit);
     return error;
 }
 
@@ -93,8 +125,8 @@ static bool kind_fits(unsigned kind, unsigned state)
 {
     switch (state) {
     case NVM_CHUNK_SLAB:
-        return kind == NVM_UNIT_QUICK || kind == NVM_UNIT_SLAB ||
-               kind == NVM_UNIT_UNSCANNED || kind == NVM_UNIT_DAMAGED;
+        return kind == NVM_UNIT_SLAB || kind == NVM_UNIT_UNSCANNED ||
+               kind == NVM_UNIT_DAMAGED;
     case NVM_CHUNK_EXTENT:
         return kind == NVM_UNIT_EXTENT;
     default: /* FREE: or an extent that is reserved, whose birth nobody has logged */
@@ -130,12 +162,13 @@ static int check_cached(const struct nvm_heap *heap, const struct nvm_tcache *tc
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
         for (uint32_t i = 0; i < nvm_tcache_count(&tcache->bins[klass]); i++) {
             struct nvm_block cached = tcache->bins[klass].bottom[i], block;
-            const struct nvm_slab *slab = &heap->slabs[nvm_tag_unit(cached.tag)];
-            uint64_t bit = (uint64_t)1 << nvm_tag_bit(cached.tag);
             if (nvm_block_locate(heap, cached.offset, &block) != NVM_LOCATE_FOUND ||
-                block.tag != cached.tag ||
-                *nvm_block_state(heap, block.tag) != NVM_BLOCK_IDLE ||
-                (heap->slab_bits[slab->unit][nvm_tag_word(block.tag)] & bit) != 0)
+                cached.tag !=
+                    (tcache->gc ? nvm_block_live_state(true, block) : block.tag) ||
+                *nvm_block_state(heap, block.offset) != NVM_BLOCK_IDLE ||
+                (heap->slab_bits[nvm_tag_unit(block.tag)][nvm_tag_word(block.tag)] >>
+                     nvm_tag_bit(block.tag) &
+                 1) != 0)
                 return nvm_fail(
                     EUCLEAN, "block at offset %llu is in a cache, and live or free too",
                     (unsigned long long)cached.offset);
@@ -147,7 +180,8 @@ static int check_cached(const struct nvm_heap *heap, const struct nvm_tcache *tc
 static int check_roots(struct nvm_heap *heap)
 {
     const struct nvm_root_entry *entries = nvm_heap_at(heap, NVM_ROOTS_OFFSET);
-    for (uint32_t i = 0; i < heap->super.roots; i++) {
+    const uint32_t roots = heap->super.roots;
+    for (uint32_t i = 0; i < roots; i++) {
         struct nvm_block block;
         if (entries[i].ref == 0)
             continue;
@@ -178,12 +212,22 @@ static int check_log(struct nvm_heap *heap)
     return error;
 }
 
+static int scan_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
+                    void *context)
+{
+    (void)context;
+    if (chunk.state == NVM_CHUNK_SLAB)
+        nvm_arena_scan(heap, unit);
+    return 0;
+}
+
 static int check(struct nvm_heap *heap)
 {
     struct tally tally = {0};
     /* DRAM's view is complete, and media's marks are. */
-    nvm_arena_scan_all(heap);
-    int error = nvm_lanes_probe(heap);
+    int error = nvm_heap_each_run(heap, scan_run, NULL);
+    if (error == 0)
+        error = nvm_lanes_probe(heap);
     if (error == 0 && heap->super.mode == NVM_LOG_OWNED)
         nvm_lanes_settle(heap);
     if (error == 0)

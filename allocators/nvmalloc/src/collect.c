@@ -180,12 +180,12 @@ static inline void mark(struct nvm_tracer *tracer, struct nvm_block block,
                         nvm_trace_fn *fn)
 {
     struct nvm_heap *heap = tracer->heap;
-    uint8_t *state = nvm_block_state(heap, block.tag);
+    uint16_t *state = nvm_block_state(heap, block.offset);
     /* Two workers may come here at once: then both trace the block, which does no harm
        and costs less than a locked instruction for each. */
-    if (__atomic_load_n(state, __ATOMIC_RELAXED) == NVM_BLOCK_LIVE)
+    if (__atomic_load_n(state, __ATOMIC_RELAXED) != NVM_BLOCK_IDLE)
         return;
-    __atomic_store_n(state, NVM_BLOCK_LIVE, __ATOMIC_RELAXED);
+    __atomic_store_n(state, nvm_block_live_state(true, block), __ATOMIC_RELAXED);
     tracer->marked++;
     if (fn == NVM_TRACE_LEAF)
         return;
@@ -212,7 +212,7 @@ static void scan_slice(struct nvm_tracer *tracer, const char *from, uint64_t byt
         for (; i < count && found < BATCH; i++) {
             if (!nvm_heap_in_data(heap, words[i]) || !find(heap, words[i], &batch[found]))
                 continue;
-            __builtin_prefetch(nvm_block_state(heap, batch[found].tag), 1);
+            __builtin_prefetch(nvm_block_state(heap, batch[found].offset), 1);
             found++;
         }
         for (unsigned k = 0; k < found; k++)
@@ -283,7 +283,7 @@ static int forget_extent(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk 
 {
     (void)context;
     if (chunk.state == NVM_CHUNK_EXTENT)
-        *nvm_block_state(heap, nvm_extent_tag(unit, 0)) = NVM_BLOCK_IDLE;
+        *nvm_block_state(heap, nvm_unit_offset(heap, unit)) = NVM_BLOCK_IDLE;
     return 0;
 }
 
@@ -292,7 +292,7 @@ static int free_unreached(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk
 {
     (void)context;
     if (chunk.state == NVM_CHUNK_EXTENT &&
-        *nvm_block_state(heap, nvm_extent_tag(unit, 0)) == NVM_BLOCK_IDLE) {
+        *nvm_block_state(heap, nvm_unit_offset(heap, unit)) == NVM_BLOCK_IDLE) {
         chunk.state = NVM_CHUNK_FREE;
         nvm_extent_flip(heap, unit, chunk);
         nvm_extent_unreserve(heap, unit, chunk.units);

@@ -61,8 +61,10 @@ static const void *apply_mark(struct nvm_heap *heap, const struct nvm_effect *ef
 
 static void set_state(struct nvm_heap *heap, const struct nvm_effect *effect)
 {
-    *nvm_block_state(heap, effect->block.tag) =
-        effect->op == NVM_OP_ALLOC ? NVM_BLOCK_LIVE : NVM_BLOCK_IDLE;
+    if (effect->op == NVM_OP_ALLOC)
+        nvm_block_set_live(heap, effect->block);
+    else
+        *nvm_block_state(heap, effect->block.offset) = NVM_BLOCK_IDLE;
 }
 
 /* --- the log --- */
@@ -119,7 +121,7 @@ static void commit_owned(struct nvm_tcache *tcache, const struct nvm_effect *eff
                 apply_mark(heap, effect);
         }
         store_slot(effect->dest, slot_value(effect));
-        nvm_lane_note(lane, head + i, effect->dest, note);
+        nvm_lane_note(lane, (head + i) & lane->mask, effect->dest, note);
     }
     nvm_lane_end(lane, seq, head + count);
 }

@@ -19,14 +19,15 @@
 size_t nvm_log_bytes(size_t capacity, uint32_t lanes)
 {
     return capacity * (sizeof(struct nvm_logged) + 4 * sizeof(uint32_t)) +
-           (lanes + 1) * sizeof(uint64_t);
+           (lanes + 1 + capacity / 64 + 1) * sizeof(uint64_t);
 }
 
 void nvm_log_place(struct nvm_log *log, size_t capacity, uint32_t lanes)
 {
     log->entries = log->memory;
     log->lanes = (uint64_t *)(log->entries + capacity);
-    log->starts = (uint32_t *)(log->lanes + lanes + 1);
+    log->valid = log->lanes + lanes + 1;
+    log->starts = (uint32_t *)(log->valid + capacity / 64 + 1);
     log->slots = log->starts + capacity;
     log->open = log->slots + 2 * capacity;
 }
@@ -104,17 +105,15 @@ static void note(struct nvm_log *log, uint32_t slot, uint32_t open)
 
 void nvm_find_contained(struct nvm_log *log)
 {
-    uint32_t blocks = 0, slots = 0, next = 0, open = 0;
+    const uint32_t blocks = log->blocks;
+    uint32_t slots = 0, next = 0, open = 0;
     for (uint32_t i = 0; i < log->count; i++) {
         unsigned op = nvm_tag_op(log->entries[i].record->tag);
-        if (names_block(&log->entries[i]))
-            log->starts[blocks++] = i;
         if (op != NVM_OP_DONE)
             log->slots[slots++] = 2 * i;
         if (op == NVM_OP_MOVE)
             log->slots[slots++] = 2 * i + 1;
     }
-    qsort_r(log->starts, blocks, sizeof(*log->starts), by_object, log);
     qsort_r(log->slots, slots, sizeof(*log->slots), by_slot, log);
     for (uint32_t i = 0; i < slots; i++) {
         uint64_t offset = slot_offset(log, log->slots[i]);
@@ -140,4 +139,5 @@ void nvm_find_superseded(struct nvm_log *log)
         const struct nvm_logged *newer = &log->entries[log->starts[i + 1]];
         older->superseded = older->object == newer->object;
     }
+    log->blocks = blocks;
 }

@@ -35,17 +35,19 @@ struct nvm_log {
     struct nvm_logged *entries; /* in order of (seq, index) */
     uint32_t count;
     uint64_t *lanes;  /* scratch: one a lane */
-    uint32_t *starts; /* scratch: entries by block */
+    uint32_t *starts; /* scratch: entries that name a block, by block */
+    uint32_t blocks;  /* how many these are */
     uint32_t *slots;  /* scratch: entries by slot, twice as many */
     uint32_t *open;   /* scratch: a binary heap of entries */
+    uint64_t *valid;  /* bit i: record i of the rings is one; judged once, used often */
 };
 
 size_t nvm_log_bytes(size_t capacity, uint32_t lanes);
 void nvm_log_place(struct nvm_log *log, size_t capacity, uint32_t lanes);
 
+/* Sets superseded of all entries; to be called first. */
+void nvm_find_superseded(struct nvm_log *log);
 /* Sets contained and from_contained of all entries. */
 void nvm_find_contained(struct nvm_log *log);
-/* Sets superseded of all entries. */
-void nvm_find_superseded(struct nvm_log *log);
 
 #endif

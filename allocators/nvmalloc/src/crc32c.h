@@ -10,7 +10,6 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 static inline uint64_t nvm_crc32c_u64(uint64_t crc, uint64_t value)
 {
@@ -24,21 +23,20 @@ static inline uint32_t nvm_crc32c_u32(uint32_t crc, uint32_t value)
     return crc;
 }
 
-/* length: a multiple of 4. Chain by passing the last result as crc. */
+/* Media is read in words whatever it holds. */
+typedef uint64_t __attribute__((may_alias, aligned(4))) nvm_crc32c_word;
+typedef uint32_t __attribute__((may_alias)) nvm_crc32c_half;
+
+/* bytes: aligned to 4; length: a multiple of 4. Chain by passing the last result as crc.
+ */
 static inline uint32_t nvm_crc32c(uint32_t crc, const void *bytes, size_t length)
 {
     const char *from = bytes;
     uint64_t state = crc;
-    for (; length >= 8; length -= 8, from += 8) {
-        uint64_t word;
-        memcpy(&word, from, 8);
-        state = nvm_crc32c_u64(state, word);
-    }
-    if (length >= 4) {
-        uint32_t word;
-        memcpy(&word, from, 4);
-        state = nvm_crc32c_u32((uint32_t)state, word);
-    }
+    for (; length >= 8; length -= 8, from += 8)
+        state = nvm_crc32c_u64(state, *(const nvm_crc32c_word *)from);
+    if (length >= 4)
+        state = nvm_crc32c_u32((uint32_t)state, *(const nvm_crc32c_half *)from);
     return (uint32_t)state;
 }
 

@@ -6,6 +6,7 @@
 
 #include "alloc.h"
 #include "error.h"
+#include "gc.h"
 
 static __attribute__((noinline)) void *malloc_generally(struct nvm_heap *heap,
                                                         size_t alignment, size_t size)
@@ -27,25 +28,27 @@ static __attribute__((noinline)) void *malloc_generally(struct nvm_heap *heap,
         errno = error;
         return NULL;
     }
-    *nvm_block_state(heap, block.tag) = NVM_BLOCK_LIVE;
+    nvm_block_set_live(heap, block);
     return nvm_heap_at(heap, block.offset);
+}
+
+static __attribute__((noinline)) void *malloc_larger(struct nvm_heap *heap, size_t size)
+{
+    /* size - 1: 0 counts as 1, and goes the general way. */
+    if (nvm_tcache_last.gc_id != heap->id || size - 1 >= NVM_SMALL_MAX)
+        return malloc_generally(heap, 1, size);
+    void *block = nvm_gc_pop(heap, &nvm_tcache_last.tcache->bins[nvm_sizeclass_of(size)]);
+    return block != NULL ? block : malloc_generally(heap, 1, size);
 }
 
 void *nvm_malloc(nvm_heap *heap, size_t size)
 {
-    /* size - 1: 0 counts as 1, and goes the general way. */
-    if (__builtin_expect(nvm_tcache_last.gc_id != heap->id || size - 1 >= NVM_SMALL_MAX,
+    if (__builtin_expect(nvm_tcache_last.gc_id != heap->id || size - 1 >= NVM_LATE_MAX,
                          0))
-        return malloc_generally(heap, 1, size);
-    unsigned klass = __builtin_expect(size <= NVM_LATE_MAX, 1)
-                         ? nvm_sizeclass_of_small(size)
-                         : nvm_sizeclass_of(size);
-    struct nvm_tcache_bin *bin = &nvm_tcache_last.tcache->bins[klass];
-    if (__builtin_expect(bin->top == bin->bottom, 0))
-        return malloc_generally(heap, 1, size);
-    struct nvm_block block = *--bin->top;
-    *nvm_block_state(heap, block.tag) = NVM_BLOCK_LIVE;
-    return nvm_heap_at(heap, block.offset);
+        return malloc_larger(heap, size);
+    void *block =
+        nvm_gc_pop(heap, &nvm_tcache_last.tcache->bins[nvm_sizeclass_of_small(size)]);
+    return __builtin_expect(block != NULL, 1) ? block : malloc_generally(heap, 1, size);
 }
 
 void *nvm_aligned_malloc(nvm_heap *heap, size_t alignment, size_t size)
@@ -70,14 +73,35 @@ static __attribute__((noinline)) int free_generally(struct nvm_heap *heap, void 
     return 0;
 }
 
+static inline __attribute__((always_inline)) int free_found(struct nvm_heap *heap,
+                                                            struct nvm_gc_block block)
+{
+    struct nvm_tcache *tcache = nvm_tcache_last.tcache;
+    if (nvm_gc_push(heap, tcache, block))
+        return nvm_tcache_spill(tcache, (unsigned)block.klass);
+    return 0;
+}
+
+/* A block that begins in the middle of its granule, or something else. */
+static __attribute__((noinline)) int free_odd(struct nvm_heap *heap, void *address)
+{
+    struct nvm_gc_block block = {.offset = nvm_heap_offset(heap, address)};
+    block.granule = nvm_block_granule(block.offset - 8);
+    if (nvm_tcache_last.gc_id == heap->id &&
+        block.granule < __atomic_load_n(&heap->granules, __ATOMIC_RELAXED)) {
+        block.state = heap->state[block.granule];
+        block.klass = block.state ^ (NVM_BLOCK_LIVE | NVM_BLOCK_ODD);
+        if (block.klass < NVM_CLASSES)
+            return free_found(heap, block);
+    }
+    return free_generally(heap, address);
+}
+
 int nvm_free(nvm_heap *heap, void *address)
 {
-    struct nvm_block block;
+    struct nvm_gc_block block;
     if (__builtin_expect(
-            nvm_tcache_last.gc_id != heap->id ||
-                !nvm_block_find_live(heap, nvm_heap_offset(heap, address), &block),
-            0))
-        return free_generally(heap, address);
-    *nvm_block_state(heap, block.tag) = NVM_BLOCK_IDLE;
-    return nvm_tcache_push(nvm_tcache_last.tcache, block);
+            nvm_tcache_last.gc_id != heap->id || !nvm_gc_find(heap, address, &block), 0))
+        return free_odd(heap, address);
+    return free_found(heap, block);
 }

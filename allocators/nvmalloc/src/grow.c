@@ -103,6 +103,9 @@ static int try_grow(struct nvm_heap *heap, uint32_t units)
     pthread_mutex_unlock(&heap->super_lock);
     nvm_unit_set(heap, first, units, nvm_unit_make(NVM_UNIT_FREE, 0));
     __atomic_store_n(&heap->data_bytes, end << NVM_UNIT_SHIFT, __ATOMIC_RELEASE);
+    __atomic_store_n(&heap->granules,
+                     (heap->data_offset + (end << NVM_UNIT_SHIFT)) >> NVM_GRANULE_SHIFT,
+                     __ATOMIC_RELEASE);
     __atomic_store_n(&heap->data_words, (end << NVM_UNIT_SHIFT) / sizeof(nvm_ref),
                      __ATOMIC_RELEASE);
     pthread_mutex_unlock(&heap->chunk_lock);

@@ -43,9 +43,7 @@
 typedef uint64_t nvm_unit;
 #define NVM_UNIT_KIND 61u
 enum nvm_unit_kind {
-    NVM_UNIT_QUICK = 0, /* of a slab whose blocks the fast paths free: scanned, and of a
-                           class with late marks or in a GC heap */
-    NVM_UNIT_SLAB,      /* of another slab that is scanned */
+    NVM_UNIT_SLAB = 0, /* of a slab that is scanned; so the word is the tag */
     NVM_UNIT_FREE,
     NVM_UNIT_UNSCANNED, /* of a slab whose free bits are not filled in */
     NVM_UNIT_EXTENT,    /* first unit of an extent, live or reserved */
@@ -70,24 +68,35 @@ static inline uint64_t nvm_unit_tag(nvm_unit unit)
 
 static inline bool nvm_unit_is_scanned(nvm_unit unit)
 {
-    return nvm_unit_kind(unit) <= NVM_UNIT_SLAB;
+    return nvm_unit_kind(unit) == NVM_UNIT_SLAB;
 }
+
+/* log2 of the bytes of the file that have one state: no block is smaller. */
+#define NVM_GRANULE_SHIFT 4u
 
 /* heap->unit_flags; under units_lock */
 #define NVM_UNIT_HOLE    1u /* its pages may be a hole of the file */
 #define NVM_UNIT_CLAIM   2u /* first of a claim (claims.h) */
 #define NVM_UNIT_CLAIMED 4u /* of a claim */
 
+/* No heap's id, and no thread's. */
+#define NVM_NO_ID UINT64_MAX
+
 struct nvm_heap {
     /* What every call looks at. */
-    uint64_t id; /* of this build of the DRAM state; never reused in a process */
+    uint64_t id;      /* of this build of the DRAM state; never reused in a process */
+    uint64_t fast_id; /* the same where the fast paths of a LOG heap may be taken, else
+                         NVM_NO_ID; an atomic */
     char *base;
     uint64_t data_offset;
     uint64_t data_bytes; /* of all units in use; grows, so read as an atomic */
     uint64_t data_words; /* the same in words of 8 bytes */
-    nvm_unit *units;
-    uint8_t *state; /* of slabs' blocks, by position (block.h); of extents, by their
-                       first unit's */
+    nvm_unit *units;     /* of the data */
+    nvm_unit
+        *units_of_file; /* the same array, by 64 KiB of the file: 0 before the data */
+    uint16_t *state;    /* of blocks, by the granule of the file in which they begin
+                          (block.h) */
+    uint64_t granules;  /* of the file, to the end of the units in use; an atomic too */
 
     struct nvm_protection protection;
     struct nvm_region region;

@@ -171,12 +171,12 @@ static inline bool nvm_lane_has_room(const struct nvm_lane *lane, unsigned count
 /*
  * Makes the operation durable: writes its record, fences; returns its seq.
  * The caller then makes the effects and calls nvm_lane_note() and
- * nvm_lane_end().  head: nvm_lane_head(); tag: with the op; dest: offset.  There is
- * room.
+ * nvm_lane_end().  at: place in the ring of the record number head, nvm_lane_head();
+ * tag: with the op; dest: offset.  There is room.
  */
 static inline __attribute__((always_inline)) uint64_t
-nvm_lane_log(struct nvm_lane *lane, struct nvm_lanes *lanes, uint64_t head, uint64_t tag,
-             uint64_t dest, bool unusual)
+nvm_lane_log(struct nvm_lane *lane, struct nvm_lanes *lanes, uint64_t at, uint64_t head,
+             uint64_t tag, uint64_t dest, bool unusual)
 {
     struct nvm_record *record = &lane->staging;
     /* Theory 7: announce, then draw. The draw's lock prefix orders the two. */
@@ -184,22 +184,23 @@ nvm_lane_log(struct nvm_lane *lane, struct nvm_lanes *lanes, uint64_t head, uint
     record->tag = tag;
     record->dest = dest;
     record->ordinal = (uint32_t)head;
+    uint64_t crc = nvm_record_crc_place(lane->crc_start ^ (uint32_t)head, tag, dest);
+    __asm__("" : "+r"(crc)); /* before the draw: nothing else is kept across it */
     uint64_t seq = atomic_fetch_add(&lanes->clock, 1);
     record->seq = seq;
-    record->crc =
-        (uint32_t)nvm_record_crc_rest(lane->crc_start ^ (uint32_t)head, tag, dest, seq);
+    record->crc = (uint32_t)nvm_crc32c_u64(crc, seq);
     /* The record must be durable before any of its effects can be: an effect
        without its record would be a half operation. */
-    nvm_log_line(&lane->ring[head & lane->mask], (const uint64_t *)record, unusual);
+    nvm_log_line(&lane->ring[at], (const uint64_t *)record, unusual);
     return seq;
 }
 
-/* Remembers what the stage must settle of the lane's record number `index`. */
+/* Remembers what the stage must settle of the record at that place in the ring. */
 static inline __attribute__((always_inline)) void
-nvm_lane_note(struct nvm_lane *lane, uint64_t index, const void *dest, uint64_t note)
+nvm_lane_note(struct nvm_lane *lane, uint64_t at, const void *dest, uint64_t note)
 {
-    lane->dests[index & lane->mask] = dest;
-    lane->notes[index & lane->mask] = note;
+    lane->dests[at] = dest;
+    lane->notes[at] = note;
 }
 
 /* Ends the operation, all of whose records are noted; head: behind them. */

@@ -212,9 +212,9 @@ static inline uint64_t nvm_record_crc_watermark(uint64_t watermark, uint32_t sal
 
 /* start: of nvm_record_crc_watermark(); ^ ordinal. */
 static inline __attribute__((always_inline)) uint64_t
-nvm_record_crc_rest(uint64_t start, uint64_t tag, uint64_t dest, uint64_t seq)
+nvm_record_crc_place(uint64_t start, uint64_t tag, uint64_t dest)
 {
-    return nvm_crc32c_u64(nvm_crc32c_u64(nvm_crc32c_u64(start, tag), dest), seq);
+    return nvm_crc32c_u64(nvm_crc32c_u64(start, tag), dest);
 }
 
 static inline uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t salt)
@@ -222,7 +222,8 @@ static inline uint32_t nvm_record_crc(const struct nvm_record *record, uint32_t 
     uint64_t start = nvm_record_crc_watermark(record->watermark, salt) ^ record->ordinal;
     if ((record->detail | record->from) != 0)
         start = nvm_crc32c_u64(nvm_crc32c_u64(start, record->detail), record->from);
-    return (uint32_t)nvm_record_crc_rest(start, record->tag, record->dest, record->seq);
+    start = nvm_record_crc_place(start, record->tag, record->dest);
+    return (uint32_t)nvm_crc32c_u64(start, record->seq);
 }
 
 /* Its number in its group, and how many records that has; 0 and 1 in most. */

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -81,7 +82,10 @@ static unsigned parse_list(const char *text, unsigned *ids)
     }
 }
 
-static unsigned system_nodes(unsigned *ids)
+/* Nodes come and go seldom, and heaps are opened often: looked up once. */
+static unsigned known_ids[NVM_NUMA_NODES_MAX], known_count;
+
+static void look_up_nodes(void)
 {
     char text[512];
     int fd = open(NODES_LIST, O_RDONLY | O_CLOEXEC);
@@ -89,10 +93,20 @@ static unsigned system_nodes(unsigned *ids)
     if (fd >= 0)
         close(fd);
     text[length > 0 ? length : 0] = '\0';
-    unsigned count = parse_list(text, ids);
-    if (count == 0)
-        ids[0] = 0;
-    return count > 0 ? count : 1;
+    known_count = parse_list(text, known_ids);
+    if (known_count == 0) {
+        known_ids[0] = 0;
+        known_count = 1;
+    }
+}
+
+/* The ids of the system's nodes, and in *count how many. */
+static const unsigned *system_nodes(unsigned *count)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, look_up_nodes);
+    *count = known_count;
+    return known_ids;
 }
 
 /* The number in NVM_NUMA_NODES; -1: not set, 0: set to something else. */
@@ -109,13 +123,12 @@ static int stated_nodes(void)
 
 unsigned nvm_numa_count_nodes(void)
 {
-    unsigned ids[NVM_NUMA_NODES_MAX];
+    unsigned count;
     int stated = stated_nodes();
-    /* Nodes come and go seldom, and heaps are opened often: looked up once. */
-    static _Atomic unsigned known;
-    if (stated < 0 && atomic_load(&known) == 0)
-        atomic_store(&known, system_nodes(ids));
-    return stated >= 0 ? (unsigned)stated : atomic_load(&known);
+    if (stated >= 0)
+        return (unsigned)stated;
+    system_nodes(&count);
+    return count;
 }
 
 unsigned nvm_numa_here(const struct nvm_numa *units)
@@ -169,10 +182,9 @@ static bool make_arenas(struct nvm_numa *units, const char *name, uint64_t count
 /* `nodes` resolved, 0 if NVM_NUMA_NODES is bad; notes the system's numbering. */
 static unsigned settle_nodes(struct nvm_numa *units, unsigned nodes)
 {
-    unsigned ids[NVM_NUMA_NODES_MAX];
     if (nodes != 0 || stated_nodes() >= 0)
         return nodes != 0 ? nodes : (unsigned)stated_nodes();
-    nodes = system_nodes(ids);
+    const unsigned *ids = system_nodes(&nodes);
     units->by_system = true;
     for (unsigned i = 0; i < nodes; i++)
         units->index[ids[i]] = (uint8_t)i;

@@ -89,7 +89,7 @@ const char *nvm_persist_name(void)
     return flush_names[nvm_flush_chosen];
 }
 
-void nvm_observe(nvm_observer_fn *fn, void *context)
+void nvm_persist_observe(nvm_persist_observer *fn, void *context)
 {
     nvm_persist_observe_context = context;
     nvm_persist_observe_fn = fn;

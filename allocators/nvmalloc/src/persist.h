@@ -182,14 +182,18 @@ static inline bool nvm_persist_observed(void)
     return nvm_persist_observe_fn != NULL;
 }
 
+/* Sets the observer; NULL: none.  Whoever calls this tells the open heaps
+   (nvm_registry_refresh). */
+void nvm_persist_observe(nvm_persist_observer *fn, void *context);
+
 /* Whether the shortest way to write a line is not the right one: an observer wants to
    know of it, or there is no movdir64b. */
 extern bool nvm_persist_unusual;
 
 /* The same with the fence after it, uncounted: for the lane, which counts its
    records anyway (each a line and an effective fence), and whose every
-   instruction each operation pays.  unusual: false if the caller has looked at
-   nvm_persist_unusual. */
+   instruction each operation pays.  unusual: false if nvm_persist_unusual is,
+   which a fast path knows by heap->fast_id. */
 static inline __attribute__((always_inline)) void
 nvm_log_line(void *line, const uint64_t from[8], bool unusual)
 {

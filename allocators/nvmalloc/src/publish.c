@@ -27,7 +27,7 @@ nvm_ref nvm_reserve(nvm_heap *heap, size_t size)
         errno = tcache == NULL ? error : nvm_no_room(error, size);
         return 0;
     }
-    *nvm_block_state(heap, block.tag) = NVM_BLOCK_RESERVED;
+    *nvm_block_state(heap, block.offset) = NVM_BLOCK_RESERVED;
     return block.offset;
 }
 

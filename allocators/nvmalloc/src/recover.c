@@ -116,29 +116,49 @@ static int by_seq(const void *a, const void *b)
     return (x->index > y->index) - (x->index < y->index);
 }
 
-/* A valid record of the lane, or NULL. */
-static const struct nvm_record *record_at(const struct nvm_heap *heap, uint32_t at)
+static const struct nvm_record *records_of(const struct nvm_heap *heap)
 {
-    const struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
-    return nvm_record_valid(&records[at], heap->salt) ? &records[at] : NULL;
+    return nvm_heap_at(heap, heap->super.lanes_offset);
 }
 
-static void find_watermark(const struct nvm_heap *heap, uint32_t capacity,
-                           struct nvm_recovery *recovery)
+static bool is_valid(const uint64_t *valid, uint32_t at)
 {
+    return (valid[at / 64] >> (at % 64)) & 1;
+}
+
+/* Judges all records; the highest watermark that is known then. */
+static uint64_t judge_records(const struct nvm_log *log, uint32_t capacity,
+                              uint64_t watermark)
+{
+    const struct nvm_record *records = records_of(log->heap);
+    const uint32_t salt = log->heap->salt;
+    const struct nvm_record blank = nvm_record_blank(salt);
+    uint64_t *valid = log->valid, bits = 0;
     for (uint32_t i = 0; i < capacity; i++) {
-        const struct nvm_record *record = record_at(heap, i);
-        if (record != NULL && record->watermark > recovery->watermark)
-            recovery->watermark = record->watermark;
+        const struct nvm_record *record = &records[i];
+        bool good = record->seq == 0 && memcmp(record, &blank, sizeof(blank)) == 0;
+        if (!good && nvm_record_valid(record, salt)) {
+            good = true;
+            if (record->watermark > watermark)
+                watermark = record->watermark;
+        }
+        bits |= (uint64_t)good << (i % 64);
+        if (i % 64 == 63 || i + 1 == capacity) {
+            valid[i / 64] = bits;
+            bits = 0;
+        }
     }
+    return watermark;
 }
 
 static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
 {
     const struct nvm_heap *heap = log->heap;
+    const struct nvm_record *records = records_of(heap);
+    const uint64_t *valid = log->valid;
     for (uint32_t i = 0; i < capacity; i++) {
-        const struct nvm_record *record = record_at(heap, i);
-        if (record == NULL || record->seq <= watermark)
+        const struct nvm_record *record = &records[i];
+        if (record->seq <= watermark || !is_valid(valid, i))
             continue;
         struct nvm_logged *logged = &log->entries[log->count++];
         *logged = (struct nvm_logged){.record = record,
@@ -150,7 +170,12 @@ static int collect(struct nvm_log *log, uint32_t capacity, uint64_t watermark)
                             logged->lane,
                             (unsigned long long)nvm_heap_offset(heap, record));
     }
-    qsort(log->entries, log->count, sizeof(*log->entries), by_seq);
+    /* A lane that has not wrapped is in order already. */
+    bool sorted = true;
+    for (uint32_t i = 1; sorted && i < log->count; i++)
+        sorted = by_seq(&log->entries[i - 1], &log->entries[i]) <= 0;
+    if (!sorted)
+        qsort(log->entries, log->count, sizeof(*log->entries), by_seq);
     return 0;
 }
 
@@ -169,13 +194,17 @@ static int damaged_record(const struct nvm_heap *heap, uint32_t lane, uint32_t p
  * acknowledged operation is lost, and with it the truth about its block.  Of the
  * newest operation itself, a group, any record may be torn.
  */
-static int judge_newest(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
+static int judge_newest(const struct nvm_log *log, uint32_t lane, uint64_t watermark)
 {
-    uint32_t ring = heap->super.ring;
+    const struct nvm_heap *heap = log->heap;
+    const struct nvm_record *records = records_of(heap);
+    const uint64_t *valid = log->valid;
+    const uint32_t ring = heap->super.ring;
     const struct nvm_record *newest = NULL;
     for (uint32_t i = 0; i < ring; i++) {
-        const struct nvm_record *record = record_at(heap, lane * ring + i);
-        if (record != NULL && record->seq > watermark && record->ordinal % ring == i &&
+        const struct nvm_record *record = &records[lane * ring + i];
+        if (record->seq > watermark && is_valid(valid, lane * ring + i) &&
+            record->ordinal % ring == i &&
             (newest == NULL || (int32_t)(record->ordinal - newest->ordinal) > 0))
             newest = record;
     }
@@ -187,8 +216,8 @@ static int judge_newest(const struct nvm_heap *heap, uint32_t lane, uint64_t wat
     back = first < back ? first : back;
     for (uint32_t ordinal = first; back-- > 0;) {
         ordinal--;
-        const struct nvm_record *record = record_at(heap, lane * ring + ordinal % ring);
-        if (record == NULL || record->ordinal != ordinal)
+        const struct nvm_record *record = &records[lane * ring + ordinal % ring];
+        if (!is_valid(valid, lane * ring + ordinal % ring) || record->ordinal != ordinal)
             return damaged_record(heap, lane, ordinal % ring);
         if (record->seq <= watermark)
             break;
@@ -202,32 +231,38 @@ static int judge_newest(const struct nvm_heap *heap, uint32_t lane, uint64_t wat
  * been written since the heap was opened, at the ring's start.  So a page of a ring that
  * was lost does not pass for one where nothing happened.
  */
-static int judge_lane(const struct nvm_heap *heap, uint32_t lane, uint64_t watermark)
+static int judge_lane(const struct nvm_log *log, uint32_t lane, uint64_t watermark)
 {
-    uint32_t ring = heap->super.ring, first = 0, last = 0;
+    const struct nvm_heap *heap = log->heap;
+    const struct nvm_record *records = records_of(heap);
+    const uint64_t *valid = log->valid;
+    const uint32_t ring = heap->super.ring;
+    uint32_t first = 0, last = 0;
     uint64_t seq = 0;
     for (uint32_t i = 0; i < ring; i++) {
-        const struct nvm_record *record = record_at(heap, lane * ring + i);
-        if (record == NULL || record->seq < seq)
+        const struct nvm_record *record = &records[lane * ring + i];
+        if (record->seq < seq || !is_valid(valid, lane * ring + i))
             continue;
         seq = record->seq;
         first = record->ordinal - nvm_record_index(record);
         last = record->ordinal;
     }
     for (uint32_t i = NVM_ACTIONS_MAX; i < ring; i++)
-        if (record_at(heap, lane * ring + i) == NULL &&
+        if (!is_valid(valid, lane * ring + i) &&
             ((i - first) & (ring - 1)) > last - first + NVM_ACTIONS_MAX)
             return damaged_record(heap, lane, i);
-    return judge_newest(heap, lane, watermark);
+    return judge_newest(log, lane, watermark);
 }
 
 /* Blank records instead of torn ones, which the next recovery would not expect. */
-static void mend_lanes(struct nvm_heap *heap)
+static void mend_lanes(const struct nvm_log *log, uint32_t capacity)
 {
+    struct nvm_heap *heap = log->heap;
     struct nvm_record *records = nvm_heap_at(heap, heap->super.lanes_offset);
+    const uint64_t *valid = log->valid;
     _Alignas(64) struct nvm_record blank = nvm_record_blank(heap->salt);
-    for (uint32_t i = 0; i < heap->super.lanes_used * heap->super.ring; i++)
-        if (record_at(heap, i) == NULL)
+    for (uint32_t i = 0; i < capacity; i++)
+        if (!is_valid(valid, i))
             nvm_store_line(&heap->structure, &records[i], (const uint64_t *)&blank);
     /* Before this session's records can be torn. */
     if (heap->structure.pending)
@@ -433,9 +468,9 @@ int nvm_recover(struct nvm_heap *heap, struct nvm_recovery *recovery)
         return nvm_fail(ENOMEM, "no memory to sort the log");
     nvm_log_place(&log, capacity, heap->super.lanes);
     uint64_t line = recovery->watermark;
-    find_watermark(heap, capacity, recovery);
+    recovery->watermark = judge_records(&log, capacity, recovery->watermark);
     for (uint32_t lane = 0; error == 0 && lane < heap->super.lanes_used; lane++)
-        error = judge_lane(heap, lane, recovery->watermark);
+        error = judge_lane(&log, lane, recovery->watermark);
     if (error == 0)
         error = collect(&log, capacity, recovery->watermark);
     /* Torn groups are history from now on, too: no seq may be drawn twice. */
@@ -452,7 +487,7 @@ int nvm_recover(struct nvm_heap *heap, struct nvm_recovery *recovery)
         recovery->next_copy ^= 1;
     }
     if (error == 0)
-        mend_lanes(heap);
+        mend_lanes(&log, capacity);
     recovery->clock = recovery->watermark + 1;
     nvm_dram_unmap(log.memory, bytes);
     return error;

@@ -41,6 +41,7 @@ static void in_child(void)
             continue;
         }
         heap->id = ++last_id;
+        heap->fast_id = NVM_NO_ID;
         heap->foreign = true;
         /* Another thread may have held it. */
         pthread_mutex_init(&heap->threads_lock, NULL);
@@ -64,6 +65,22 @@ void nvm_registry_enter(struct nvm_heap *heap)
     heap->next_open = open_heaps;
     open_heaps = heap;
     pthread_mutex_unlock(&registry_lock);
+    nvm_registry_refresh();
+}
+
+void nvm_registry_refresh(void)
+{
+    pthread_mutex_lock(&registry_lock);
+    for (struct nvm_heap *heap = open_heaps; heap != NULL; heap = heap->next_open)
+        __atomic_store_n(&heap->fast_id, nvm_persist_unusual ? NVM_NO_ID : heap->id,
+                         __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&registry_lock);
+}
+
+void nvm_observe(nvm_observer_fn *fn, void *context)
+{
+    nvm_persist_observe(fn, context);
+    nvm_registry_refresh();
 }
 
 void nvm_registry_remove(struct nvm_heap *heap)

@@ -15,6 +15,8 @@ extern bool nvm_registry_locks_vmem;
 
 /* Enters the heap under a new id, which it sets. */
 void nvm_registry_enter(struct nvm_heap *heap);
+/* Tells all open heaps what nvm_persist_unusual is now: see heap->fast_id. */
+void nvm_registry_refresh(void);
 /* After this no thread exit touches the heap. */
 void nvm_registry_remove(struct nvm_heap *heap);
 /* Takes the registry's lock; the heap of that id, or NULL if it is gone. */

@@ -26,30 +26,32 @@
 
 #define LINES_MAX (2 * NVM_RING_MAX)
 
+/* Of these loops' few instructions, counting is a large part. */
+#ifdef __clang__
+#define NVM_UNROLL _Pragma("unroll 4")
+#else
+#define NVM_UNROLL _Pragma("GCC unroll 4")
+#endif
+
 /* The lines that are to be flushed in this settling. */
 struct lines {
-    struct nvm_lane *lane;
     uintptr_t settling; /* lane->settlings, where no line's number reaches */
     const void **end;   /* of the list */
     const void *list[LINES_MAX];
 };
 
-/* Takes a line into the list unless its number has been seen. */
-static inline __attribute__((always_inline)) void
-note_line(struct lines *lines, uintptr_t *seen, uintptr_t number, const void *address)
+/* Takes an address's line into the list unless it has been seen; the list's new end. */
+static inline __attribute__((always_inline)) const void **
+note_line(const void **end, uintptr_t settling, uintptr_t *seen, const void *address)
 {
+    uintptr_t number = (uintptr_t)address / NVM_LINE;
     uintptr_t *slot = &seen[number % NVM_SEEN_LINES];
-    number += lines->settling;
+    number += settling;
     if (*slot != number) {
         *slot = number;
-        *lines->end++ = address;
+        *end++ = address;
     }
-}
-
-static inline __attribute__((always_inline)) void note_slot(struct lines *lines,
-                                                            const void *slot)
-{
-    note_line(lines, lines->lane->seen_slots, (uintptr_t)slot / NVM_LINE, slot);
+    return end;
 }
 
 /* Of a record that is no small block's: what else to flush; NULL: nothing. */
@@ -68,46 +70,77 @@ static __attribute__((noinline)) const void *place_of_mark(struct nvm_heap *heap
     }
 }
 
-/* Notes the slots of records [from, to), newest first. */
-static inline void note_slots(struct nvm_lane *lane, uint64_t from, uint64_t to,
-                              struct lines *lines)
+/* Notes the slots of records at places [from, to) in the ring, newest first. */
+static inline void note_slots_of(struct nvm_lane *lane, uint64_t from, uint64_t to,
+                                 struct lines *lines)
 {
+    uintptr_t settling = lines->settling;
+    const void **end = lines->end;
     const void *previous = NULL;
-    for (uint64_t at = to; at-- > from;) {
-        const void *slot = lane->dests[at & lane->mask];
+    NVM_UNROLL
+    for (const void **at = &lane->dests[to]; at > &lane->dests[from];) {
+        const void *slot = *--at;
         if (slot == previous) /* emptied and filled again at once, as is often done */
             continue;
-        note_slot(lines, slot);
+        end = note_line(end, settling, lane->seen_slots, slot);
         previous = slot;
     }
+    lines->end = end;
 }
 
-/* Notes the marks of records [from, to), and applies them if they are not. */
-static inline __attribute__((always_inline)) void settle_marks(struct nvm_lane *lane,
-                                                               uint64_t from, uint64_t to,
-                                                               bool apply,
-                                                               struct lines *lines)
+/* Notes the marks of records at places [from, to) in the ring, and applies them if they
+   are not. */
+static inline __attribute__((always_inline)) void settle_marks_of(struct nvm_lane *lane,
+                                                                  uint64_t from,
+                                                                  uint64_t to, bool apply,
+                                                                  struct lines *lines)
 {
     struct nvm_heap *heap = lane->heap;
-    uint64_t *bitmaps = heap->bitmaps;
-    uint64_t mask = lane->mask;
-    for (uint64_t at = from; at < to; at++) {
-        uint64_t note = lane->notes[at & mask];
+    char *bitmaps = (char *)heap->bitmaps;
+    uintptr_t settling = lines->settling;
+    const void **end = lines->end;
+    NVM_UNROLL
+    for (const uint64_t *at = &lane->notes[from]; at < &lane->notes[to]; at++) {
+        uint64_t note = *at;
         if (__builtin_expect((int64_t)note < 0, 0)) {
             const void *place = place_of_mark(heap, note);
             if (place != NULL)
-                note_slot(lines, place);
+                end = note_line(end, settling, lane->seen_slots, place);
             continue;
         }
-        uint64_t word = nvm_tag_position(note) / 64;
+        uint64_t *word = (uint64_t *)(void *)(bitmaps + nvm_tag_position(note) / 64 * 8);
         if (apply)
-            __atomic_store_n(&bitmaps[word],
-                             __atomic_load_n(&bitmaps[word], __ATOMIC_RELAXED) ^
+            __atomic_store_n(word,
+                             __atomic_load_n(word, __ATOMIC_RELAXED) ^
                                  nvm_mark_toggle[nvm_tag_bit(note)],
                              __ATOMIC_RELAXED);
-        /* Bitmaps begin at a line; 0 is no line's number in the table. */
-        note_line(lines, lane->seen_marks, word / 8 + 1, &bitmaps[word]);
+        end = note_line(end, settling, lane->seen_marks, word);
     }
+    lines->end = end;
+}
+
+/* Of records [from, to), which are fewer than the ring has places. */
+static void settle_marks(struct nvm_lane *lane, uint64_t from, uint64_t to, bool apply,
+                         struct lines *lines)
+{
+    uint64_t first = from & lane->mask, wrapped = lane->mask + 1 - first;
+    uint64_t count = to - from, at_once = count < wrapped ? count : wrapped;
+    if (apply) {
+        settle_marks_of(lane, first, first + at_once, true, lines);
+        settle_marks_of(lane, 0, count - at_once, true, lines);
+    } else {
+        settle_marks_of(lane, first, first + at_once, false, lines);
+        settle_marks_of(lane, 0, count - at_once, false, lines);
+    }
+}
+
+static void note_slots(struct nvm_lane *lane, uint64_t from, uint64_t to,
+                       struct lines *lines)
+{
+    uint64_t first = from & lane->mask, wrapped = lane->mask + 1 - first;
+    uint64_t count = to - from, at_once = count < wrapped ? count : wrapped;
+    note_slots_of(lane, 0, count - at_once, lines);
+    note_slots_of(lane, first, first + at_once, lines);
 }
 
 /* After all marks are applied: several share a line, and it is flushed once. */
@@ -119,7 +152,9 @@ static void flush_lines(const struct lines *lines, struct nvm_persist *persist)
             nvm_flush_one(persist, *at);
         return;
     }
-    for (; at < lines->end; at++)
+    const void *const *end = lines->end;
+    NVM_UNROLL
+    for (; at < end; at++)
         nvm_clwb(*at);
     persist->flushes += (uint64_t)(lines->end - lines->list);
     persist->pending |= lines->end != lines->list;
@@ -131,7 +166,6 @@ static void settle(struct nvm_lane *lane, uint64_t again, uint64_t head,
                    struct nvm_persist *persist)
 {
     struct lines lines;
-    lines.lane = lane;
     lines.settling = ++lane->settlings << NVM_LINE_NUMBER_BITS;
     lines.end = lines.list;
     if (lines.settling == 0) { /* the numbers begin anew: none of before may be met */

@@ -36,7 +36,8 @@ static void handle(int signal, siginfo_t *info, void *context)
 static void install(void)
 {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    struct sigaction now, action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO};
+    struct sigaction now,
+        action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER};
     sigemptyset(&action.sa_mask);
     pthread_mutex_lock(&lock);
     if (sigaction(SIGBUS, NULL, &now) == 0 && now.sa_sigaction != handle) {
@@ -48,7 +49,8 @@ static void install(void)
 
 void nvm_sigbus_begin(struct nvm_sigbus *guard)
 {
-    install();
+    if (innermost == NULL)
+        install();
     guard->outer = innermost;
     guard->address = NULL;
     guard->stand = nvm_protect_stand();

@@ -26,9 +26,10 @@ struct nvm_sigbus {
     const void *address;    /* that was read */
 };
 
-/* Begins a guard; true when it comes back because of a SIGBUS, with the guard ended. */
+/* Begins a guard; true when it comes back because of a SIGBUS, with the guard ended.
+   The handler runs with the mask as it was, so none is saved: that is a system call. */
 #define nvm_sigbus_caught(guard)                                                         \
-    (nvm_sigbus_begin(guard), sigsetjmp((guard)->jump, 1) != 0)
+    (nvm_sigbus_begin(guard), sigsetjmp((guard)->jump, 0) != 0)
 
 void nvm_sigbus_begin(struct nvm_sigbus *guard);
 void nvm_sigbus_end(struct nvm_sigbus *guard);

@@ -15,12 +15,6 @@ static uint64_t mark_number(uint32_t unit, uint32_t word)
     return (uint64_t)unit * NVM_BITMAP_WORDS + word;
 }
 
-static enum nvm_unit_kind scanned_kind(const struct nvm_heap *heap, unsigned klass)
-{
-    return klass < NVM_LATE_CLASSES || heap->super.mode == NVM_GC ? NVM_UNIT_QUICK
-                                                                  : NVM_UNIT_SLAB;
-}
-
 int nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *persist, unsigned klass,
                        struct nvm_slab **made)
 {
@@ -49,7 +43,7 @@ int nvm_slab_provision(struct nvm_heap *heap, struct nvm_persist *persist, unsig
     for (uint32_t word = 0; word < info->words; word++)
         heap->slab_bits[slab->unit][word] = nvm_mark_capacity(word, info->blocks);
     uint64_t tag = nvm_slab_tag(unit, klass, generation);
-    nvm_unit_set(heap, unit, info->units, nvm_unit_make(scanned_kind(heap, klass), tag));
+    nvm_unit_set(heap, unit, info->units, nvm_unit_make(NVM_UNIT_SLAB, tag));
     *made = slab;
     return 0;
 }
@@ -83,28 +77,40 @@ static void quarantine(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t ta
              word);
 }
 
-static uint64_t live_in_dram(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
+/* The live ones among some blocks of a word. */
+static uint64_t live_in_dram(const struct nvm_heap *heap, uint64_t tag, uint32_t word,
+                             uint64_t among)
 {
-    const uint8_t *state = nvm_block_state(heap, tag) + word * 64;
+    uint64_t size = nvm_classes[nvm_tag_class(tag)].size;
+    uint64_t first =
+        nvm_unit_offset(heap, nvm_tag_unit(tag)) + word * NVM_WORD_BLOCKS * size;
     uint64_t live = 0;
-    for (uint32_t bit = 0; bit < NVM_WORD_BLOCKS; bit++)
-        live |= (uint64_t)(state[bit] == NVM_BLOCK_LIVE) << bit;
+    for (; among != 0; among &= among - 1) {
+        uint64_t bit = (uint64_t)__builtin_ctzl(among);
+        uint16_t state = *nvm_block_state(heap, first + bit * size);
+        live |= (uint64_t)nvm_block_state_is_live(state) << bit;
+    }
     return live;
 }
 
 static void set_state(struct nvm_heap *heap, uint64_t tag, uint32_t word, uint64_t live)
 {
-    uint8_t *state = nvm_block_state(heap, tag) + word * 64;
-    for (; live != 0; live &= live - 1)
-        state[__builtin_ctzl(live)] = NVM_BLOCK_LIVE;
+    uint64_t size = nvm_classes[nvm_tag_class(tag)].size;
+    uint64_t first =
+        nvm_unit_offset(heap, nvm_tag_unit(tag)) + word * NVM_WORD_BLOCKS * size;
+    for (; live != 0; live &= live - 1) {
+        uint64_t bit = (uint64_t)__builtin_ctzl(live);
+        nvm_block_set_live(heap,
+                           (struct nvm_block){first + bit * size, tag + word * 64 + bit});
+    }
 }
 
-/* Whether a bitmap word fits its checksum, and has no bit past the last block. */
-static bool word_is_good(const struct nvm_heap *heap, uint64_t tag, uint32_t word,
+/* Whether a bitmap word of a slab of `blocks` blocks fits its checksum, and has no bit
+   past the last block. */
+static bool word_is_good(uint32_t salt, uint32_t blocks, uint64_t tag, uint32_t word,
                          uint64_t value)
 {
-    uint32_t blocks = nvm_classes[nvm_tag_class(tag)].blocks;
-    return nvm_mark_valid(value, mark_number(nvm_tag_unit(tag), word), heap->salt) &&
+    return nvm_mark_valid(value, mark_number(nvm_tag_unit(tag), word), salt) &&
            (value & NVM_MARK_BLOCKS & ~nvm_mark_capacity(word, blocks)) == 0;
 }
 
@@ -115,14 +121,17 @@ static uint32_t read_bitmap(struct nvm_heap *heap, const struct nvm_slab *slab,
 {
     const struct nvm_class *info = &nvm_classes[slab->klass];
     const uint64_t *bitmap = nvm_heap_bitmap(heap, slab->unit);
-    volatile uint32_t word = 0;
+    const uint32_t salt = heap->salt, words = info->words, blocks = info->blocks;
+    volatile uint32_t reached = 0;
     struct nvm_sigbus guard;
     if (nvm_sigbus_caught(&guard))
-        return word;
-    for (; word < info->words; word++) {
+        return reached;
+    uint32_t word = 0;
+    for (; word < words; word++) {
+        reached = word;
         uint64_t value = __atomic_load_n(&bitmap[word], __ATOMIC_RELAXED);
         live[word] = value & NVM_MARK_BLOCKS;
-        if (!word_is_good(heap, tag, word, value))
+        if (!word_is_good(salt, blocks, tag, word, value))
             break;
     }
     nvm_sigbus_end(&guard);
@@ -142,20 +151,22 @@ void nvm_slab_scan(struct nvm_heap *heap, struct nvm_slab *slab)
             return;
         }
     }
-    slab->free = 0;
+    uint64_t *bits = heap->slab_bits[slab->unit];
+    const uint32_t words = info->words, blocks = info->blocks;
+    uint32_t free = 0;
     slab->hint = 0;
-    for (uint32_t word = 0; word < info->words; word++) {
+    for (uint32_t word = 0; word < words; word++) {
         if (in_dram)
-            live[word] = live_in_dram(heap, tag, word);
-        else
-            set_state(heap, tag, word, live[word]); /* NOLINT: read_bitmap() filled it */
-        heap->slab_bits[slab->unit][word] =
-            nvm_mark_capacity(word, info->blocks) & ~live[word];
-        slab->free += (uint32_t)__builtin_popcountl(heap->slab_bits[slab->unit][word]);
+            live[word] = live_in_dram(heap, tag, word, nvm_mark_capacity(word, blocks));
+        else if (live[word] != 0) /* NOLINT: read_bitmap() filled it */
+            set_state(heap, tag, word, live[word]);
+        uint64_t idle = nvm_mark_capacity(word, blocks) & ~live[word];
+        bits[word] = idle;
+        free += (uint32_t)__builtin_popcountl(idle);
     }
+    slab->free = free;
     slab->state = slab->free != 0 ? NVM_SLAB_PARTIAL : NVM_SLAB_FULL;
-    nvm_unit_set(heap, slab->unit, info->units,
-                 nvm_unit_make(scanned_kind(heap, slab->klass), tag));
+    nvm_unit_set(heap, slab->unit, info->units, nvm_unit_make(NVM_UNIT_SLAB, tag));
 }
 
 unsigned nvm_slab_take(struct nvm_heap *heap, struct nvm_slab *slab,
@@ -194,9 +205,12 @@ void nvm_slab_give(struct nvm_heap *heap, struct nvm_slab *slab, uint64_t tag)
 
 uint64_t nvm_slab_live(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
 {
-    uint32_t unit = nvm_tag_unit(tag);
-    if (heap->collected || nvm_unit_is_scanned(nvm_unit_get(heap, unit)))
-        return live_in_dram(heap, tag, word);
+    uint32_t unit = nvm_tag_unit(tag), blocks = nvm_classes[nvm_tag_class(tag)].blocks;
+    uint64_t all = nvm_mark_capacity(word, blocks);
+    if (nvm_unit_is_scanned(nvm_unit_get(heap, unit)))
+        return live_in_dram(heap, tag, word, all & ~heap->slab_bits[unit][word]);
+    if (heap->collected)
+        return live_in_dram(heap, tag, word, all);
     bool damaged = nvm_unit_kind(nvm_unit_get(heap, unit)) == NVM_UNIT_DAMAGED;
     struct nvm_sigbus guard;
     if (damaged && nvm_sigbus_caught(&guard))
@@ -205,7 +219,8 @@ uint64_t nvm_slab_live(const struct nvm_heap *heap, uint64_t tag, uint32_t word)
         __atomic_load_n(nvm_heap_bitmap(heap, unit) + word, __ATOMIC_RELAXED);
     if (damaged)
         nvm_sigbus_end(&guard);
-    return word_is_good(heap, tag, word, value) ? value & NVM_MARK_BLOCKS : 0;
+    return word_is_good(heap->salt, blocks, tag, word, value) ? value & NVM_MARK_BLOCKS
+                                                              : 0;
 }
 
 void nvm_slab_store(struct nvm_heap *heap, struct nvm_persist *persist, uint64_t tag)

@@ -18,7 +18,13 @@ _Thread_local struct nvm_tcache_tls nvm_tcache_last;
 static _Thread_local struct nvm_tcache_tls thread_caches[HEAPS_PER_THREAD];
 static pthread_key_t exit_key;
 
-static size_t tcache_bytes(void)
+static size_t tcache_bytes(const struct nvm_tcache *tcache)
+{
+    return (size_t)((const char *)tcache->bins[NVM_CLASSES - 1].limit -
+                    (const char *)tcache);
+}
+
+static size_t new_tcache_bytes(void)
 {
     size_t bytes = sizeof(struct nvm_tcache);
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++)
@@ -42,7 +48,7 @@ static void leave_locked(struct nvm_tcache *tcache, bool flush)
     heap->retired_misuses += tcache->misuses;
     if (tcache->lane != NULL && flush)
         nvm_lane_release(tcache->lane);
-    nvm_dram_unmap(tcache, tcache_bytes());
+    nvm_dram_unmap(tcache, tcache_bytes(tcache));
 }
 
 /* Takes entry i out of the calling thread's. */
@@ -91,21 +97,22 @@ static void make_exit_key(void)
 static struct nvm_tcache *make(struct nvm_heap *heap)
 {
     NVM_WINDOW(heap); /* the lane may be a new one */
-    struct nvm_tcache *tcache = nvm_dram_map(tcache_bytes());
+    struct nvm_tcache *tcache = nvm_dram_map(new_tcache_bytes());
     if (tcache == NULL)
         return NULL;
     struct nvm_block *blocks = (struct nvm_block *)(tcache + 1);
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
-        tcache->bins[klass].top = tcache->bins[klass].bottom = blocks;
+        struct nvm_tcache_bin *bin = &tcache->bins[klass];
+        bin->top = bin->bottom = blocks;
         blocks += nvm_classes[klass].cache;
-        tcache->bins[klass].limit = blocks;
+        bin->limit = blocks;
     }
     tcache->heap = heap;
     tcache->gc = heap->super.mode == NVM_GC;
     if (!tcache->gc) {
         tcache->lane = nvm_lane_acquire(heap);
         if (tcache->lane == NULL) {
-            nvm_dram_unmap(tcache, tcache_bytes());
+            nvm_dram_unmap(tcache, tcache_bytes(tcache));
             errno = ENOSPC;
             return NULL;
         }
@@ -173,6 +180,13 @@ int(nvm_tcache_refused)(struct nvm_heap *heap)
                                              : "no memory for the thread's caches");
 }
 
+/* Blocks of a GC heap's cache, as the arenas know them. */
+static void set_tags(struct nvm_tcache *tcache, struct nvm_block *blocks, uint32_t count)
+{
+    for (uint32_t i = 0; tcache->gc && i < count; i++)
+        nvm_block_locate(tcache->heap, blocks[i].offset, &blocks[i]);
+}
+
 int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_block *block)
 {
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
@@ -196,6 +210,8 @@ int nvm_tcache_refill(struct nvm_tcache *tcache, unsigned klass, struct nvm_bloc
     }
     bin->top = bin->bottom + taken - 1;
     *block = *bin->top;
+    for (unsigned i = 0; tcache->gc && i < taken - 1; i++)
+        bin->bottom[i].tag = nvm_block_live_state(true, bin->bottom[i]);
     return 0;
 }
 
@@ -204,6 +220,7 @@ int nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass)
     NVM_WINDOW(tcache->heap); /* nvm_free() has none */
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
     uint32_t surplus = (nvm_tcache_count(bin) + 1) / 2;
+    set_tags(tcache, bin->bottom, surplus);
     nvm_arena_give(tcache->heap, &tcache->persist, bin->bottom, surplus);
     bin->top -= surplus;
     memmove(bin->bottom, bin->bottom + surplus,
@@ -215,6 +232,9 @@ void nvm_tcache_flush(struct nvm_tcache *tcache)
 {
     for (unsigned klass = 0; klass < NVM_CLASSES; klass++) {
         struct nvm_tcache_bin *bin = &tcache->bins[klass];
+        if (nvm_tcache_count(bin) == 0)
+            continue;
+        set_tags(tcache, bin->bottom, nvm_tcache_count(bin));
         nvm_arena_give(tcache->heap, &tcache->persist, bin->bottom,
                        nvm_tcache_count(bin));
         bin->top = bin->bottom;

@@ -6,6 +6,10 @@
  * are neither live on media nor free in a slab's DRAM bits; nothing on media
  * tells of them, so a crash gives them back by itself.
  *
+ * In a GC heap the tag of a cached block is nvm_block_live_state() of it instead: that is
+ * what nvm_malloc() and nvm_free() deal in, and the tag can be worked out from the offset
+ * when the block is given back.
+ *
  * A thread finds its tcache by the heap's id, which is never reused: one that
  * was left over from a dropped heap is not found, and not touched, again.
  */
@@ -24,6 +28,14 @@ struct nvm_tcache_bin {
     uint64_t unused;
 };
 _Static_assert(sizeof(struct nvm_tcache_bin) == 32, "indexed by a shift");
+
+/* Of the block's class: `(tag >> CLASS & 127) * 32` in two steps, not three. */
+static inline __attribute__((always_inline)) struct nvm_tcache_bin *
+nvm_tcache_bin_of(struct nvm_tcache_bin *bins, uint64_t tag)
+{
+    uint64_t bytes = (tag >> (NVM_TAG_CLASS - 5)) & (127u << 5);
+    return (struct nvm_tcache_bin *)(void *)((char *)bins + bytes);
+}
 
 static inline uint32_t nvm_tcache_count(const struct nvm_tcache_bin *bin)
 {
@@ -79,21 +91,25 @@ static inline int nvm_tcache_pop(struct nvm_tcache *tcache, unsigned klass,
     if (__builtin_expect(bin->top == bin->bottom, 0))
         return nvm_tcache_refill(tcache, klass, block);
     *block = *--bin->top;
+    if (tcache->gc)
+        nvm_block_locate(tcache->heap, block->offset, block);
     return 0;
 }
 
-/* Takes in a slab block that is no longer live.  Both return 0, so that an operation
-   can end with the call. */
+/* Gives the older half of a full bin back; 0, so that an operation can end with the
+   call. */
 int nvm_tcache_spill(struct nvm_tcache *tcache, unsigned klass);
-static inline __attribute__((always_inline)) int
-nvm_tcache_push(struct nvm_tcache *tcache, struct nvm_block block)
+
+/* Takes in a slab block that is no longer live. */
+static inline void nvm_tcache_push(struct nvm_tcache *tcache, struct nvm_block block)
 {
     unsigned klass = nvm_tag_class(block.tag);
     struct nvm_tcache_bin *bin = &tcache->bins[klass];
+    if (tcache->gc)
+        block.tag = nvm_block_live_state(true, block);
     *bin->top++ = block; /* there is always room for one */
-    if (__builtin_expect(bin->top == bin->limit, 0))
-        return nvm_tcache_spill(tcache, klass);
-    return 0;
+    if (bin->top == bin->limit)
+        nvm_tcache_spill(tcache, klass);
 }
 
 /* Gives every cached block back to the arenas. */

@@ -5,6 +5,7 @@
 #include "block.h"
 #include "build.h"
 #include "error.h"
+#include "mark.h"
 #include "tcache.h"
 
 struct walk {
@@ -18,7 +19,12 @@ static int walk_slab(struct nvm_heap *heap, uint32_t unit, const struct nvm_clas
     char *base = nvm_heap_at(heap, nvm_unit_offset(heap, unit));
     nvm_arena_scan(heap, unit); /* unless it is */
     uint64_t tag = nvm_unit_tag(nvm_unit_get(heap, unit));
-    for (uint32_t word = 0; word < klass->words; word++) {
+    const uint64_t *free = heap->slab_bits[unit];
+    const uint32_t words = klass->words, blocks = klass->blocks;
+    for (uint32_t word = 0; word < words; word++) {
+        /* Most words of most slabs; that none of a free block is live is check()'s. */
+        if (free[word] == nvm_mark_capacity(word, blocks))
+            continue;
         uint64_t live = nvm_slab_live(heap, tag, word);
         for (; live != 0; live &= live - 1) {
             uint64_t index = word * NVM_WORD_BLOCKS + (uint32_t)__builtin_ctzl(live);
@@ -36,7 +42,7 @@ static bool is_live_extent(const struct nvm_heap *heap, uint32_t unit)
 {
     nvm_unit member = nvm_unit_get(heap, unit);
     return nvm_unit_kind(member) == NVM_UNIT_EXTENT &&
-           *nvm_block_state(heap, nvm_unit_tag(member)) == NVM_BLOCK_LIVE;
+           nvm_block_state_is_live(*nvm_block_state(heap, nvm_unit_offset(heap, unit)));
 }
 
 static int walk_run(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
