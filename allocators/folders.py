@@ -56,7 +56,7 @@ TOP_KEYS = frozenset(
     {
         "schema", "name", "summary", "homepage", "licence", "kind", "consistency",
         "adapter", "debian", "environment", "preload", "options", "fault_options", "fill_tolerance",
-        "known_findings", "stands_as", "variants", "workloads",
+        "slow", "known_findings", "stands_as", "variants", "workloads",
     }
 )  # fmt: skip
 ADAPTER_KEYS = frozenset(

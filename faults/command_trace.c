@@ -132,48 +132,6 @@ int nvl_command_trace(int argc, char **argv)
     return NVD_OK;
 }
 
-/* ---- sites ---- */
-
-struct site_count {
-    enum nvl_event_kind kind;
-    struct nvl_source place;
-    uint64_t count;
-};
-
-static void count_site(struct site_count **sites, size_t *count, enum nvl_event_kind kind,
-                       const struct nvl_source *place)
-{
-    for (size_t i = 0; i < *count; i++) {
-        if ((*sites)[i].kind == kind && (*sites)[i].place.line == place->line &&
-            strcmp((*sites)[i].place.file, place->file) == 0) {
-            (*sites)[i].count++;
-            return;
-        }
-    }
-    *sites = realloc(*sites, (*count + 1) * sizeof **sites);
-    if (*sites == NULL)
-        abort();
-    (*sites)[(*count)++] = (struct site_count){kind, *place, 1};
-}
-
-static void emit_sites(const struct site_count *sites, size_t count)
-{
-    struct json_object *document = json_object_new_object();
-    struct json_object *list = json_object_new_array();
-    for (size_t i = 0; i < count; i++) {
-        struct json_object *site = json_object_new_object();
-        add_text(site, "kind", event_names[sites[i].kind]);
-        add_text(site, "file", sites[i].place.file);
-        json_object_object_add(site, "line", json_object_new_int(sites[i].place.line));
-        add_text(site, "function", sites[i].place.function);
-        json_object_object_add(site, "count", json_object_new_uint64(sites[i].count));
-        json_object_array_add(list, site);
-    }
-    add_text(document, "type", "sites");
-    json_object_object_add(document, "sites", list);
-    nvd_emit(document);
-}
-
 int nvl_command_sites(int argc, char **argv)
 {
     struct nvl_command_options options;
@@ -190,21 +148,7 @@ int nvl_command_sites(int argc, char **argv)
         nvd_emit_error("trace", 0, "%s: %s", options.trace_path, error);
         return NVD_ENVIRONMENT;
     }
-    struct site_count *sites = NULL;
-    size_t count = 0;
-    for (size_t i = 0; i < trace->event_count; i++) {
-        const struct nvl_event *event = &trace->events[i];
-        struct nvl_places places;
-        if ((event->kind != NVL_EVENT_FLUSH && event->kind != NVL_EVENT_FENCE &&
-             event->kind != NVL_EVENT_STORE_NT) ||
-            event->site == 0)
-            continue;
-        nvl_sources_of_site(trace, event->site, &places);
-        if (places.count > 0)
-            count_site(&sites, &count, event->kind, &places.place[places.telling]);
-    }
-    emit_sites(sites, count);
-    free(sites);
+    nvl_sites_emit(trace);
     nvl_trace_free(trace);
     return NVD_OK;
 }

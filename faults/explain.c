@@ -11,7 +11,7 @@
 #include "trial.h"
 
 enum {
-    sites_max = 24,
+    sites_max = 32,
     of_a_role_max = 8,
 };
 
@@ -179,14 +179,15 @@ static void tell_units(struct explanation *explanation, char *sentence, size_t s
             continue;
         places_of_unit(explanation, unit, &places);
         if (places.count == 0)
-            continue; /* the application's own store */
+            snprintf(where, sizeof where, "the application");
+        else
+            place_text(&places, where, sizeof where);
         add_site(explanation, "not-persisted", &places);
-        place_text(&places, where, sizeof where);
         tell_missing(explanation, unit, why, sizeof why);
         if (told++ < 2 && used < size) {
-            used += (size_t)snprintf(sentence + used, size - used,
-                                     "; the store at %s (offset 0x%x) is %s", where,
-                                     unit->line * 64 + unit->at, why);
+            used += (size_t)snprintf(
+                sentence + used, size - used, "; the store %s %s (offset 0x%x) is %s",
+                places.count == 0 ? "of" : "at", where, unit->line * 64 + unit->at, why);
         }
     }
     for (uint32_t i = trail->unit_count; i > 0; i--) {
@@ -203,10 +204,11 @@ static void tell_units(struct explanation *explanation, char *sentence, size_t s
 
 /* ---- what recovery did ---- */
 
-static bool line_is_missing(const struct nvl_trail *trail, uint32_t line)
+/* True if the crash left out a store to the line; or, `any`, could have. */
+static bool line_is_missing(const struct nvl_trail *trail, uint32_t line, bool any)
 {
     for (uint32_t i = 0; i < trail->unit_count; i++) {
-        if (trail->unit[i].missing && trail->unit[i].line == line)
+        if ((any || trail->unit[i].missing) && trail->unit[i].line == line)
             return true;
     }
     return false;
@@ -224,7 +226,7 @@ static void tell_recovery(struct explanation *explanation, bool everything)
         bool at_victim = store && step->offset <= trail->victim_offset &&
                          trail->victim_offset < step->offset + step->length;
         bool load = step->kind == NVL_EVENT_MODULE &&
-                    (everything || line_is_missing(trail, step->line));
+                    line_is_missing(trail, step->line, everything);
         if (!at_victim && !load && step->kind != NVL_EVENT_END && !(everything && store))
             continue;
         nvl_sources_of_frames(step->frames, step->frame_count, &places);
@@ -233,6 +235,17 @@ static void tell_recovery(struct explanation *explanation, bool everything)
                  : load                      ? "recovery-read"
                                              : "recovery-store",
                  &places);
+    }
+}
+
+/* What recovery went by: no store is to blame for a wrong decision. */
+static void tell_looks(struct explanation *explanation)
+{
+    const struct nvl_trail *trail = explanation->trail;
+    for (uint32_t i = 0; i < trail->look_count; i++) {
+        struct nvl_places places;
+        nvl_sources_of_frames(trail->look[i], trail->look[i][1] != 0 ? 2 : 1, &places);
+        add_site(explanation, "recovery-look", &places);
     }
 }
 
@@ -290,5 +303,6 @@ struct json_object *nvl_explain(const struct nvl_trace *trace,
     tell_recovery(&explanation, nothing_missing);
     tell_victim(&explanation);
     tell_last_operation(&explanation);
+    tell_looks(&explanation);
     return explanation.sites;
 }

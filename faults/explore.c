@@ -68,15 +68,35 @@ static void write_down_failure(struct explorer *explorer)
     tally->failure_count++;
 }
 
+/* Once, when recovery has ended or failed. */
+static void note_looks(struct nvl_trail *trail)
+{
+    if (trail->look_count > 0)
+        return;
+    for (size_t i = 0; i < nvl_lens.read_count; i++) {
+        const struct nvl_read *read = &nvl_lens.reads[i];
+        uint32_t known = 0;
+        while (known < trail->look_count && trail->look[known][0] != read->frames[0])
+            known++;
+        if (known < trail->look_count || known == NVL_LOOKS_MAX)
+            continue;
+        trail->look[known][0] = read->frames[0];
+        trail->look[known][1] = read->frames[1];
+        trail->look_count++;
+    }
+}
+
 /* Recovery has ended: what follows it is no part of the recording. */
 static void on_recovered(void *context)
 {
     struct explorer *explorer = context;
     nvl_lens_settle();
-    if (explorer->trail == NULL)
-        nvl_lens_sink(NULL, NULL);
-    else
+    if (explorer->trail == NULL) {
+        nvl_lens_sink(NULL, NULL, false);
+    } else {
         explorer->level[explorer->depth_now].recorded = false;
+        note_looks(explorer->trail);
+    }
     explorer->tally->recovery_stores += nvl_lens.saved_count;
 }
 
@@ -104,9 +124,9 @@ static void start_recording(struct explorer *explorer, uint32_t level)
     if (explorer->level[level].recorded)
         nvl_recording_clear(&explorer->level[level].recording);
     if (explorer->trail != NULL) {
-        nvl_lens_sink(add_to_trail, explorer);
+        nvl_lens_sink(add_to_trail, explorer, true);
     } else if (explorer->level[level].recorded) {
-        nvl_lens_sink(nvl_recording_sink, &explorer->level[level].recording);
+        nvl_lens_sink(nvl_recording_sink, &explorer->level[level].recording, false);
     }
 }
 
@@ -132,9 +152,11 @@ static bool run_state(struct explorer *explorer, uint32_t level)
     start_recording(explorer, level);
     atomic_fetch_add_explicit(&tally->progress, 1, memory_order_relaxed);
     bool sound = nvl_judge_state(&explorer->judge, explorer->ledger);
-    nvl_lens_sink(NULL, NULL);
-    if (explorer->trail != NULL)
+    nvl_lens_sink(NULL, NULL, false);
+    if (explorer->trail != NULL) {
+        note_looks(explorer->trail);
         trail_reads(explorer);
+    }
     tally->deep += explorer->judge.was_deep;
     tally->recovery_reads += nvl_lens.read_count;
     return sound;
@@ -182,7 +204,8 @@ static void validate(struct explorer *explorer, uint64_t expected)
         return;
     explorer->since_validation = 0;
     explorer->tally->validations++;
-    if (px86_hash_image(explorer->image.base, explorer->image.size) != expected) {
+    if (px86_hash_image(explorer->image.base, explorer->image.size) != expected ||
+        !nvl_pool_is_zero()) {
         explorer->tally->lens_error_offset = 0;
         nvl_image_drop(&explorer->image);
         _exit(1);
@@ -196,6 +219,7 @@ static void try_assignment(struct explorer *explorer, struct nvl_point *point,
                            uint32_t level)
 {
     struct nvl_tally *tally = explorer->tally;
+    nvl_profile_step(NVL_STEP_PUT);
     uint64_t hash = nvl_point_apply(point, explorer->image.base, explorer->image.copy);
     nvl_point_name(point, &tally->now.crash[level]);
     tally->now.depth = level + 1;
@@ -206,6 +230,7 @@ static void try_assignment(struct explorer *explorer, struct nvl_point *point,
         tally->checked++;
     else
         tally->nested_checked++;
+    nvl_profile_step(NVL_STEP_UNDO);
     nvl_lens_forget_reads(explorer->judge.reads);
     size_t read_count = nvl_point_reads(
         point, explorer->options->prune && explorer->image.mounting != NVL_MOUNT_RESTORE);
@@ -213,6 +238,7 @@ static void try_assignment(struct explorer *explorer, struct nvl_point *point,
     nvl_image_restore(&explorer->image);
     nvl_point_decide(point, read_count);
     validate(explorer, hash);
+    nvl_profile_step(NVL_STEP_CHOOSE);
     if (explorer->level[level].recorded)
         explore_recovery(explorer, level, hash);
 }
@@ -224,8 +250,10 @@ static void explore_point(struct explorer *explorer, struct px86 *model, uint64_
 {
     struct nvl_tally *tally = explorer->tally;
     struct nvl_point point;
+    nvl_profile_step(NVL_STEP_MODEL);
     nvl_point_begin(&point, model, explorer->image.flags, event);
     nvl_image_keep(&explorer->image);
+    nvl_profile_step(NVL_STEP_CHOOSE);
     uint64_t tried = 0;
     while (tried < limit && nvl_point_propose(&point, &explorer->random, limit)) {
         try_assignment(explorer, &point, level);
@@ -243,6 +271,7 @@ static void explore_point(struct explorer *explorer, struct px86 *model, uint64_
         tally->nested_legal += point.legal;
         tally->nested_covered += point.covered;
     }
+    nvl_profile_step(NVL_STEP_MODEL);
     nvl_point_end(&point, explorer->image.base, explorer->image.copy);
 }
 
@@ -265,6 +294,7 @@ static void explore_recovery(struct explorer *explorer, uint32_t level, uint64_t
     uint32_t below = level + 1;
     if (!worth_exploring(explorer, recording))
         return;
+    nvl_profile_step(NVL_STEP_MODEL);
     struct nvl_recording mine = *recording;
     nvl_recording_init(recording); /* the level is used again below this frame */
     struct px86 **model = &explorer->level[below].model;
@@ -386,8 +416,20 @@ static void make_ready(struct explorer *explorer, const struct nvl_trace *trace,
     explorer->level[0].model =
         px86_new(explorer->image.base, explorer->image.size, options->domain,
                  px86_hash_image(explorer->image.base, explorer->image.size));
+    nvl_profile_use(options->profile ? &tally->profile : NULL);
     if (options->budget > 0)
         explorer->deadline = now(CLOCK_MONOTONIC) + options->budget;
+}
+
+/* The event with which the last operation begins; 0 if there is none. */
+static uint64_t last_beginning(const struct nvl_trace *trace)
+{
+    for (uint64_t i = trace->event_count; i > 0; i--) {
+        const struct nvl_event *event = &trace->events[i - 1];
+        if (event->kind == NVL_EVENT_MARK && event->mark.kind == NVL_MARK_BEGIN)
+            return i - 1;
+    }
+    return 0;
 }
 
 void nvl_explore(const struct nvl_trace *trace, const struct nvc_adapter *adapter,
@@ -400,6 +442,9 @@ void nvl_explore(const struct nvl_trace *trace, const struct nvc_adapter *adapte
     double before = tally->seconds;
     bool changed = true;
     uint64_t acknowledged = UINT64_MAX;
+    uint64_t first = options->last_operation ? last_beginning(trace) : 0;
+    if (from < first)
+        from = first;
     for (uint64_t i = 0; i <= trace->event_count; i++) {
         const struct nvl_event *event = i < trace->event_count ? &trace->events[i] : NULL;
         bool point = event == NULL ? explorer.ledger->ready : is_point(&explorer, event);
@@ -502,8 +547,12 @@ static void go_down(struct explorer *explorer, const struct nvl_state *state,
     note_assignment(explorer, level, &point);
     uint64_t hash = nvl_point_apply(&point, explorer->image.base, explorer->image.copy);
     explorer->tally->now = *state;
-    if (level + 1 == state->depth)
-        atomic_store(&explorer->trail->count, 0); /* only the last recovery explains */
+    if (level + 1 == state->depth) { /* only the last recovery explains */
+        atomic_store(&explorer->trail->count, 0);
+        explorer->trail->look_count = 0;
+        for (size_t i = 0; i < explorer->image.size / 64; i++)
+            explorer->image.flags[i] |= NVL_LINE_WATCHED;
+    }
     if (!run_state(explorer, level))
         fail(explorer);
     nvl_lens_undo();

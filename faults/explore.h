@@ -35,6 +35,7 @@ struct nvl_explore_options {
     uint64_t nested_share;  /* one recovery in so many is explored in any case; 0: none */
     uint64_t deep_share;
     bool deep, prune;
+    bool last_operation; /* crash points from its beginning on only */
     uint64_t seed;
     uint64_t fill_baseline;
     double fill_tolerance;
@@ -43,6 +44,7 @@ struct nvl_explore_options {
     const char *folder; /* for the image; on tmpfs */
     const char *extra;  /* the adapter's options */
     bool instrumented;
+    bool profile; /* note the time of each step */
 };
 
 /* Something that recovery did, for explanations. */
@@ -54,7 +56,12 @@ struct nvl_trail_step {
     uintptr_t frames[NVL_FRAMES];
 };
 
-enum { NVL_TRAIL_MAX = 512, NVL_UNITS_MAX = 512, NVL_DIFFERING_MAX = 256 };
+enum {
+    NVL_TRAIL_MAX = 512,
+    NVL_UNITS_MAX = 512,
+    NVL_DIFFERING_MAX = 256,
+    NVL_LOOKS_MAX = 32
+};
 
 /* A store, or a part of one, that a crash left out or that it kept. */
 struct nvl_trail_unit {
@@ -86,6 +93,10 @@ struct nvl_trail {
     uint64_t victim_offset; /* of the slot that the finding names; UINT64_MAX */
     uint32_t unit_count;
     struct nvl_trail_unit unit[NVL_UNITS_MAX];
+    /* Where the last recovery loaded from the heap, whatever the line: each place of its
+       code once, in order, with its caller. */
+    uint32_t look_count;
+    uintptr_t look[NVL_LOOKS_MAX][2];
     struct nvl_differing missing[NVL_DEPTH_MAX], present[NVL_DEPTH_MAX];
 };
 

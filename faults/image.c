@@ -100,22 +100,24 @@ static void leave(struct nvl_image *image, struct nvc_heap *heap)
 
 void nvl_image_unmount(struct nvl_image *image, struct nvc_heap *heap)
 {
-    leave(image, heap);
-    if (image->mounting == NVL_MOUNT_ATTACH)
-        image->adapter->detach(heap);
-    else
+    if (image->mounting == NVL_MOUNT_ATTACH) {
+        image->adapter->detach(heap); /* in a crash no thread takes its leave */
+    } else {
+        leave(image, heap);
         image->adapter->close(heap);
+    }
     nvl_lens.base = (uintptr_t)image->base;
 }
 
 int nvl_image_remount(struct nvl_image *image, struct nvc_heap **heap)
 {
-    leave(image, *heap);
     int error = 0;
-    if (image->mounting == NVL_MOUNT_ATTACH)
+    if (image->mounting == NVL_MOUNT_ATTACH) {
         image->adapter->detach(*heap);
-    else
+    } else {
+        leave(image, *heap);
         error = image->adapter->close(*heap);
+    }
     nvl_lens.base = (uintptr_t)image->base;
     return error != 0 ? error : nvl_image_mount(image, heap);
 }

@@ -13,6 +13,7 @@
 #include "brim.h"
 #include "driver.h"
 #include "lens.h"
+#include "profile.h"
 #include "second_workload.h"
 #include "survey.h"
 
@@ -323,6 +324,7 @@ static bool judge_deeply(struct nvl_judge *judge, struct nvc_heap *heap, uint64_
     subject->heap = heap;
     subject->table = judge->image->adapter->slots(heap, &subject->table_slots);
     subject->range = judge->image->adapter->range(heap);
+    nvl_profile_step(NVL_STEP_DEEP);
     write_journal(judge, judge->resolved);
     enter(judge, NVD_PHASE_SECOND_WORKLOAD);
     bool sound = nvd_second_workload(subject, seed, &judge->finding) && remount(judge) &&
@@ -360,6 +362,7 @@ static bool ask_check(struct nvl_judge *judge, struct nvc_heap *heap)
 {
     const struct nvc_adapter *adapter = judge->image->adapter;
     enter(judge, NVD_PHASE_CHECK);
+    nvl_profile_step(NVL_STEP_CHECK);
     if (adapter->check == NULL || adapter->check(heap) == 0)
         return true;
     return nvd_accuse(&judge->finding, NVD_VERDICT_CHECK_DISAGREES,
@@ -374,6 +377,7 @@ bool nvl_judge_state(struct nvl_judge *judge, const struct nvl_ledger *ledger)
     judge->finding.verdict = NVD_VERDICT_OK;
     judge->finding.detail[0] = '\0';
     enter(judge, NVD_PHASE_OPEN);
+    nvl_profile_step(NVL_STEP_RECOVER);
     judge->mounted = true;
     judge->was_deep = false;
     int error = nvl_image_mount(judge->image, &heap);
@@ -382,6 +386,7 @@ bool nvl_judge_state(struct nvl_judge *judge, const struct nvl_ledger *ledger)
                           strerror(error), judge->image->adapter->last_error());
     judge->recovered(judge->context);
     enter(judge, NVD_PHASE_INSPECT);
+    nvl_profile_step(NVL_STEP_INSPECT);
     nvl_ledger_assign(judge->resolved, ledger);
     nvl_resolve(judge->image->adapter, heap, judge->resolved);
     if (!inspect(judge, heap, judge->resolved, &look))
@@ -404,6 +409,7 @@ bool nvl_judge_state(struct nvl_judge *judge, const struct nvl_ledger *ledger)
         if (!judge_deeply(judge, heap, mix(look, ledger->version)))
             return false;
     }
+    nvl_profile_step(NVL_STEP_LEAVE);
     nvl_image_unmount(judge->image, judge->subject.heap);
     judge->mounted = false;
     return true;

@@ -13,17 +13,14 @@
 #include "schedule.h"
 
 enum {
-    call_depth = 512,
+    own_frames_max = 16, /* of the lens, between an entry point and take_frames() */
 };
 
 struct nvl_lens nvl_lens = {.blind_offset = UINT64_MAX};
 _Thread_local uint32_t nvl_lens_thread;
 
-/* The thread's call stack, as the instrumented functions report it, and the store that
-   it announced last. */
+/* The store that the thread announced last. */
 static _Thread_local struct {
-    uint32_t depth; /* may exceed the array; what lies beyond is not kept */
-    uintptr_t callers[call_depth];
     struct nvl_sighted deferred;
     bool has_deferred;
     bool inside; /* the lens itself is at work */
@@ -38,14 +35,55 @@ static void *must(void *pointer)
 
 /* ---- sites ---- */
 
-static void take_frames(struct nvl_sighted *sighted, uintptr_t from)
+/* A stack frame of code that keeps frame pointers: instrumented code and the lens do. */
+struct frame {
+    const struct frame *outer;
+    uintptr_t returns_to;
+};
+
+static bool is_ours(uintptr_t code)
 {
-    uint32_t depth = me.depth < call_depth ? me.depth : call_depth;
+    extern const char __executable_start[], etext[]; /* the linker's */
+    return code >= (uintptr_t)__executable_start && code < (uintptr_t)etext;
+}
+
+/* The place `from`, and the calls that led there, out to the first that is our own: code
+   beyond it, or in between (a callback of libc's), need not keep frame pointers.  A frame
+   lies above the one it called, and not far. */
+static uint32_t walk_frames(const struct frame *frame, uintptr_t from, uintptr_t *frames,
+                            uint32_t max)
+{
+    uint32_t count = 0, own = 0;
+    if (from == 0)
+        return 0;
+    frames[count++] = from;
+    while (frame->returns_to != from && own++ < own_frames_max &&
+           is_ours(frame->returns_to))
+        frame = frame->outer;
+    if (frame->returns_to != from)
+        return count;
+    while (count < max && !is_ours(frames[count - 1])) {
+        const struct frame *outer = frame->outer;
+        if ((uintptr_t)outer <= (uintptr_t)frame ||
+            (uintptr_t)outer - (uintptr_t)frame > 65536 || (uintptr_t)outer % 8 != 0)
+            break;
+        frames[count++] = outer->returns_to;
+        frame = outer;
+    }
+    return count;
+}
+
+static __attribute__((noinline)) void take_frames(struct nvl_sighted *sighted,
+                                                  uintptr_t from)
+{
     sighted->frame_count = 0;
-    if (from != 0)
-        sighted->frames[sighted->frame_count++] = from;
-    while (sighted->frame_count < NVL_FRAMES && depth > 0)
-        sighted->frames[sighted->frame_count++] = me.callers[--depth];
+    if (!nvl_lens.calls) {
+        sighted->frames[0] = from;
+        sighted->frame_count = from != 0;
+    } else {
+        sighted->frame_count =
+            walk_frames(__builtin_frame_address(0), from, sighted->frames, NVL_FRAMES);
+    }
 }
 
 /* Uninstrumented code says nothing of its calls: the unwinder does. */
@@ -57,19 +95,6 @@ static void unwind(struct nvl_sighted *sighted)
     /* The first are unwind() and the observer. */
     for (int i = 2; i < count && sighted->frame_count < NVL_FRAMES; i++)
         sighted->frames[sighted->frame_count++] = (uintptr_t)frames[i];
-}
-
-void nvl_lens_enter(uintptr_t caller)
-{
-    if (me.depth < call_depth)
-        me.callers[me.depth] = caller;
-    me.depth++;
-}
-
-void nvl_lens_leave(void)
-{
-    if (me.depth > 0)
-        me.depth--;
 }
 
 /* ---- where the heap lies ---- */
@@ -118,6 +143,18 @@ static void capture(void)
     if (nvl_lens.shadow != NULL)
         memcpy(nvl_lens.shadow + store->offset, store->data, store->length);
     tell(store);
+}
+
+/* Another thread may flush the line of the deferred store in its turn, or store to it: so
+   that is captured first.  But a non-temporal store is announced before what it stores is
+   even loaded: there are no turns until it surely has happened. */
+static void let_others_run(void)
+{
+    if (!nvl_schedule.running ||
+        (me.has_deferred && me.deferred.kind == NVL_EVENT_STORE_NT))
+        return;
+    capture();
+    nvl_schedule_point();
 }
 
 static void defer(enum nvl_event_kind kind, uint64_t offset, uint64_t length,
@@ -211,7 +248,8 @@ void nvl_lens_record(enum nvl_lens_kind kind, const char *path, nvl_sink_fn *sin
 {
     nvl_lens.path = path;
     nvl_lens.mode = NVL_RECORD;
-    nvl_lens.quick = false;
+    nvl_lens.quick = 0;
+    nvl_lens.calls = true;
     nvl_lens.kind = kind;
     nvl_lens.sink = sink;
     nvl_lens.sink_context = context;
@@ -283,10 +321,7 @@ void nvl_lens_application_store(const void *address, size_t length)
     uint64_t offset = (uintptr_t)address - nvl_lens.base;
     if (nvl_lens.mode == NVL_RECORD && nvl_lens.kind == NVL_LENS_COMPILED &&
         offset < nvl_lens.size) {
-        uint32_t depth = me.depth;
-        me.depth = 0;
         defer(NVL_EVENT_STORE, offset, length, 0);
-        me.depth = depth;
     }
 }
 
@@ -303,19 +338,17 @@ void nvl_lens_check(void *base, size_t size, uint8_t *flags)
     nvl_lens.flags = flags;
     nvl_lens.saved_count = 0;
     nvl_lens.read_count = 0;
-    nvl_lens.flags_of_interest = NVL_LINE_WATCHED | NVL_LINE_READ;
-    nvl_lens.quick = true;
+    nvl_lens.quick = size;
+    nvl_lens.calls = false;
     me.has_deferred = false;
-    me.depth = 0;
 }
 
-void nvl_lens_sink(nvl_sink_fn *sink, void *context)
+void nvl_lens_sink(nvl_sink_fn *sink, void *context, bool frames)
 {
     nvl_lens.sink = sink;
     nvl_lens.sink_context = context;
-    nvl_lens.quick = nvl_lens.mode == NVL_CHECK && sink == NULL;
-    if (nvl_lens.quick)
-        me.depth = 0;
+    /* A mutation finds its place by the frames. */
+    nvl_lens.calls = sink != NULL && (frames || nvl_mutation_active);
 }
 
 static void save_line(uint32_t line)
@@ -351,8 +384,8 @@ static void note_line_read(uint32_t line, uintptr_t from)
     }
     struct nvl_read *read = &nvl_lens.reads[nvl_lens.read_count++];
     *read = (struct nvl_read){.line = line, .frames = {from}};
-    if (me.depth > 0 && me.depth <= call_depth)
-        read->frames[1] = me.callers[me.depth - 1];
+    if (nvl_lens.calls)
+        walk_frames(__builtin_frame_address(0), from, read->frames, 2);
     nvl_lens.flags[line] |= NVL_LINE_READ;
 }
 
@@ -385,7 +418,6 @@ void nvl_lens_forget_reads(size_t keep)
 void nvl_lens_undo(void)
 {
     me.has_deferred = false;
-    me.depth = 0;
     for (size_t i = nvl_lens.saved_count; i > 0; i--) {
         const struct nvl_saved *saved = &nvl_lens.saved[i - 1];
         memcpy((uint8_t *)nvl_lens.base + (size_t)saved->line * 64, saved->content, 64);
@@ -398,7 +430,8 @@ void nvl_lens_undo(void)
 void nvl_lens_sleep(void)
 {
     nvl_lens.mode = NVL_ASLEEP;
-    nvl_lens.quick = false;
+    nvl_lens.quick = 0;
+    nvl_lens.calls = false;
     nvl_lens.size = 0;
     nvl_lens.sink = NULL;
     me.has_deferred = false;
@@ -410,9 +443,7 @@ void nvl_lens_load(const void *address, size_t length, uintptr_t from)
 {
     uint64_t offset = (uintptr_t)address - nvl_lens.base;
     if (offset >= nvl_lens.size) {
-        nvl_pool_touch_range(address, length);
-        if (nvl_schedule.running)
-            nvl_schedule_point();
+        let_others_run();
         return;
     }
     if (nvl_lens.mode == NVL_CHECK) {
@@ -438,8 +469,7 @@ void nvl_lens_store(const void *address, size_t length, uintptr_t from)
         offset = offset_of(address);
     if (offset >= nvl_lens.size || length == 0) {
         nvl_pool_touch_range(address, length);
-        if (nvl_schedule.running)
-            nvl_schedule_point();
+        let_others_run();
         return;
     }
     if (length > nvl_lens.size - offset)
@@ -451,10 +481,7 @@ void nvl_lens_store(const void *address, size_t length, uintptr_t from)
             defer(NVL_EVENT_STORE, offset, length, from);
         return;
     }
-    if (nvl_schedule.running) {
-        capture();
-        nvl_schedule_point();
-    }
+    let_others_run();
     if (nvl_lens.mode == NVL_RECORD && nvl_lens.kind == NVL_LENS_COMPILED)
         defer(NVL_EVENT_STORE, offset, length, from);
 }

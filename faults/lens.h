@@ -8,6 +8,8 @@
  * of the C library that store for the allocator, for mmap() (where does the heap lie?)
  * and for mutexes (schedule.h).  Flushes, fences and non-temporal stores come from the
  * adapter's observe().
+ * Call stacks are walked by frame pointers, which instrumented code keeps and the lens
+ * too; so the compiler need not report each call (`nvlab flags`).
  *
  * Library lens.  Of an allocator that is not instrumented only these events are seen.
  * At each of them the heap is compared with a shadow: a line that differs is dirty, and
@@ -73,9 +75,14 @@ struct nvl_read {
 };
 
 struct nvl_lens {
+    /* What each access looks at comes first: it shares a line. */
     uintptr_t base; /* of the heap's image in memory */
+    size_t quick;   /* CHECK: size, and most accesses need no note; else 0 */
     size_t size;    /* 0: the entry points see nothing */
     uint8_t *flags; /* [size / 64], CHECK only */
+    nvl_sink_fn *sink;
+    uintptr_t last_access; /* return address of the last one */
+    bool calls;            /* call stacks are wanted, for the sink's frames */
     /* RECORD: other mappings of parts of the file (a header that is looked at first). */
     struct {
         uintptr_t start, end;
@@ -84,19 +91,14 @@ struct nvl_lens {
     unsigned also_count;
     enum nvl_lens_mode mode;
     enum nvl_lens_kind kind;
-    nvl_sink_fn *sink;
     void *sink_context;
     struct nvl_saved *saved; /* undo log of the run */
     size_t saved_count, saved_capacity;
     struct nvl_read *reads; /* watched lines in the order of their first load */
     size_t read_count, read_capacity;
-    /* CHECK without a sink: no calls are tracked, and most accesses need no note. */
-    bool quick;
-    uint8_t flags_of_interest; /* WATCHED | READ */
-    unsigned modules;          /* instrumented ones that were loaded so far */
-    uintptr_t last_access;     /* return address of the last one */
-    const char *path;          /* RECORD: of the heap's file, to know its mapping by */
-    uint8_t *shadow;           /* [shadow_size]: the heap as recorded so far */
+    unsigned modules; /* instrumented ones that were loaded so far */
+    const char *path; /* RECORD: of the heap's file, to know its mapping by */
+    uint8_t *shadow;  /* [shadow_size]: the heap as recorded so far */
     size_t shadow_size;
     uint64_t blind_offset; /* a store was missed here; UINT64_MAX: none was */
     uintptr_t blind_frames[2];
@@ -122,8 +124,9 @@ void nvl_lens_application_store(const void *address, size_t length);
 
 /* The heap is `size` bytes at base, with flags for its lines. */
 void nvl_lens_check(void *base, size_t size, uint8_t *flags);
-/* Who is told of events from now on; NULL: nobody. At the allocator's boundary only. */
-void nvl_lens_sink(nvl_sink_fn *sink, void *context);
+/* Who is told of events from now on; NULL: nobody. At the allocator's boundary only.
+   Without `frames` an event names the innermost place only. */
+void nvl_lens_sink(nvl_sink_fn *sink, void *context, bool frames);
 /* The oracle itself is about to load these bytes. */
 void nvl_lens_note_read(const void *address, size_t length);
 /* Forgets all loads but the first `keep`. */
@@ -142,24 +145,22 @@ void nvl_lens_event(void *context, enum nvc_event event, const void *address,
 void nvl_lens_load(const void *address, size_t length, uintptr_t from);
 void nvl_lens_store(const void *address, size_t length, uintptr_t from);
 void nvl_lens_locked(uintptr_t from);
-void nvl_lens_enter(uintptr_t caller);
-void nvl_lens_leave(void);
 
 /* The same for at most 16 bytes, with what most accesses of a checked state are decided
-   in place: nothing is to be noted.  These run some thousand times a state. */
+   in place: nothing is to be noted.  These run some thousand times a state.  A load from
+   outside the heap is nobody's business: a page of the pool that was only loaded from is
+   still zero. */
 static inline __attribute__((always_inline)) void
 nvl_lens_load_small(const void *address, size_t length, uintptr_t from)
 {
     uint64_t offset = (uintptr_t)address - nvl_lens.base;
-    if (nvl_lens.quick) {
-        if (offset >= nvl_lens.size) {
-            nvl_pool_touch(address);
-            return;
-        }
+    if (offset < nvl_lens.quick) {
         nvl_lens.last_access = from;
-        uint8_t flags = nvl_lens.flags[offset / 64] & nvl_lens.flags_of_interest;
+        uint8_t flags = nvl_lens.flags[offset / 64] & (NVL_LINE_WATCHED | NVL_LINE_READ);
         if (flags != NVL_LINE_WATCHED && offset % 64 + length <= 64)
             return;
+    } else if (nvl_lens.quick != 0) {
+        return;
     }
     nvl_lens_load(address, length, from);
 }
@@ -168,14 +169,14 @@ static inline __attribute__((always_inline)) void
 nvl_lens_store_small(const void *address, size_t length, uintptr_t from)
 {
     uint64_t offset = (uintptr_t)address - nvl_lens.base;
-    if (nvl_lens.quick) {
-        if (offset >= nvl_lens.size) {
-            nvl_pool_touch(address);
-            return;
-        }
+    if (offset < nvl_lens.quick) {
         nvl_lens.last_access = from;
-        if ((nvl_lens.flags[offset / 64] & NVL_LINE_SAVED) && offset % 64 + length <= 64)
+        if (nvl_lens.sink == NULL && (nvl_lens.flags[offset / 64] & NVL_LINE_SAVED) &&
+            offset % 64 + length <= 64)
             return;
+    } else if (nvl_lens.quick != 0) {
+        nvl_pool_touch(address);
+        return;
     }
     nvl_lens_store(address, length, from);
 }

@@ -112,17 +112,15 @@ EXPORT void __tsan_vptr_read(void **address)
 }
 
 EXPORT void __tsan_func_entry(void *caller);
+/* Calls are not needed (lens.h), but a compiler may not know how to leave them out. */
 EXPORT void __tsan_func_entry(void *caller)
 {
-    if (!nvl_lens.quick)
-        nvl_lens_enter((uintptr_t)caller);
+    (void)caller;
 }
 
 EXPORT void __tsan_func_exit(void);
 EXPORT void __tsan_func_exit(void)
 {
-    if (!nvl_lens.quick)
-        nvl_lens_leave();
 }
 
 /* ---- atomics ---- */
@@ -139,8 +137,8 @@ typedef uint64_t a64;
                                                       a##bits value, int order)          \
     {                                                                                    \
         (void)order;                                                                     \
-        nvl_lens_load((const void *)(uintptr_t)address, bits / 8, HERE);                 \
-        nvl_lens_store((const void *)(uintptr_t)address, bits / 8, HERE);                \
+        nvl_lens_load_small((const void *)(uintptr_t)address, bits / 8, HERE);           \
+        nvl_lens_store_small((const void *)(uintptr_t)address, bits / 8, HERE);          \
         a##bits old = builtin(address, value, __ATOMIC_SEQ_CST);                         \
         nvl_lens_locked(HERE);                                                           \
         return old;                                                                      \
@@ -158,9 +156,9 @@ typedef uint64_t a64;
     {                                                                                    \
         (void)order;                                                                     \
         (void)failure;                                                                   \
-        nvl_lens_load((const void *)(uintptr_t)address, bits / 8, HERE);                 \
+        nvl_lens_load_small((const void *)(uintptr_t)address, bits / 8, HERE);           \
         if (__atomic_load_n(address, __ATOMIC_SEQ_CST) == *expected)                     \
-            nvl_lens_store((const void *)(uintptr_t)address, bits / 8, HERE);            \
+            nvl_lens_store_small((const void *)(uintptr_t)address, bits / 8, HERE);      \
         int done = __atomic_compare_exchange_n(address, expected, value, false,          \
                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);      \
         nvl_lens_locked(HERE);                                                           \
@@ -174,7 +172,7 @@ typedef uint64_t a64;
                                               int order)                                 \
     {                                                                                    \
         (void)order;                                                                     \
-        nvl_lens_load((const void *)(uintptr_t)address, bits / 8, HERE);                 \
+        nvl_lens_load_small((const void *)(uintptr_t)address, bits / 8, HERE);           \
         return __atomic_load_n(address, __ATOMIC_SEQ_CST);                               \
     }                                                                                    \
     EXPORT void __tsan_atomic##bits##_store(volatile a##bits *address, a##bits value,    \
@@ -182,7 +180,7 @@ typedef uint64_t a64;
     EXPORT void __tsan_atomic##bits##_store(volatile a##bits *address, a##bits value,    \
                                             int order)                                   \
     {                                                                                    \
-        nvl_lens_store((const void *)(uintptr_t)address, bits / 8, HERE);                \
+        nvl_lens_store_small((const void *)(uintptr_t)address, bits / 8, HERE);          \
         __atomic_store_n(address, value, __ATOMIC_SEQ_CST);                              \
         if (order == order_seq_cst)                                                      \
             nvl_lens_locked(HERE);                                                       \
@@ -193,8 +191,8 @@ typedef uint64_t a64;
                                                   a##bits value, int order)              \
     {                                                                                    \
         (void)order;                                                                     \
-        nvl_lens_load((const void *)(uintptr_t)address, bits / 8, HERE);                 \
-        nvl_lens_store((const void *)(uintptr_t)address, bits / 8, HERE);                \
+        nvl_lens_load_small((const void *)(uintptr_t)address, bits / 8, HERE);           \
+        nvl_lens_store_small((const void *)(uintptr_t)address, bits / 8, HERE);          \
         a##bits old = __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);             \
         nvl_lens_locked(HERE);                                                           \
         return old;                                                                      \

@@ -32,9 +32,10 @@ static const struct {
     enum nvl_mutation_kind kind;
     enum nvl_event_kind only;
 } kinds[] = {
-    {"drop", NVL_DROP, NVL_EVENT_END},         {"swap", NVL_SWAP, NVL_EVENT_END},
-    {"drop-flush", NVL_DROP, NVL_EVENT_FLUSH}, {"drop-fence", NVL_DROP, NVL_EVENT_FENCE},
-    {"swap-flush", NVL_SWAP, NVL_EVENT_FLUSH}, {"swap-fence", NVL_SWAP, NVL_EVENT_FENCE},
+    {"drop", NVL_DROP, NVL_EVENT_END},          {"swap", NVL_SWAP, NVL_EVENT_END},
+    {"drop-flush", NVL_DROP, NVL_EVENT_FLUSH},  {"drop-fence", NVL_DROP, NVL_EVENT_FENCE},
+    {"swap-flush", NVL_SWAP, NVL_EVENT_FLUSH},  {"swap-fence", NVL_SWAP, NVL_EVENT_FENCE},
+    {"cached", NVL_CACHED, NVL_EVENT_STORE_NT},
 };
 
 bool nvl_mutation_parse(struct nvl_mutation *parsed, const char *text)
@@ -79,16 +80,20 @@ static bool is_place(const struct nvl_sighted *sighted)
 {
     struct nvl_places places;
     nvl_sources_of_frames(sighted->frames, sighted->frame_count, &places);
-    if (places.count == 0)
-        return false;
-    const struct nvl_source *place = &places.place[places.telling];
-    return place->line == mutation.line && strcmp(place->file, mutation.file) == 0;
+    for (uint32_t i = 0; i < places.count; i++) {
+        if (places.place[i].line == mutation.line &&
+            strcmp(places.place[i].file, mutation.file) == 0)
+            return true;
+    }
+    return false;
 }
 
 bool nvl_mutation_hits(const struct nvl_sighted *sighted)
 {
-    if ((sighted->kind != NVL_EVENT_FLUSH && sighted->kind != NVL_EVENT_FENCE) ||
-        (mutation.only != NVL_EVENT_END && mutation.only != sighted->kind))
+    bool wanted = mutation.only == NVL_EVENT_END ? sighted->kind == NVL_EVENT_FLUSH ||
+                                                       sighted->kind == NVL_EVENT_FENCE
+                                                 : sighted->kind == mutation.only;
+    if (!wanted)
         return false;
     uint64_t hash = sighted->frame_count;
     for (uint32_t i = 0; i < sighted->frame_count; i++)
@@ -101,23 +106,43 @@ bool nvl_mutation_hits(const struct nvl_sighted *sighted)
     return cache[at].answer == 2;
 }
 
+static void pass_waiting(uint32_t thread, nvl_sink_fn *sink, void *context)
+{
+    if (!is_waiting[thread])
+        return;
+    is_waiting[thread] = false;
+    sink(context, &waiting[thread]);
+}
+
+static void pass_mutated(const struct nvl_sighted *sighted, nvl_sink_fn *sink,
+                         void *context)
+{
+    struct nvl_sighted cached = *sighted;
+    switch (mutation.kind) {
+    case NVL_DROP:
+        return;
+    case NVL_SWAP: /* the last of several in a row changes places with what follows */
+        pass_waiting(sighted->thread, sink, context);
+        waiting[sighted->thread] = *sighted;
+        is_waiting[sighted->thread] = true;
+        return;
+    case NVL_CACHED:
+        cached.kind = NVL_EVENT_STORE;
+        sink(context, &cached);
+        return;
+    }
+}
+
 void nvl_mutation_pass(const struct nvl_sighted *sighted, nvl_sink_fn *sink,
                        void *context)
 {
-    uint32_t thread = sighted->thread;
     if (nvl_mutation_hits(sighted)) {
-        if (mutation.kind == NVL_SWAP && !is_waiting[thread]) {
-            waiting[thread] = *sighted;
-            is_waiting[thread] = true;
-        }
+        pass_mutated(sighted, sink, context);
         return;
     }
     sink(context, sighted);
-    bool persistence = sighted->kind == NVL_EVENT_FLUSH ||
-                       sighted->kind == NVL_EVENT_FENCE ||
-                       sighted->kind == NVL_EVENT_STORE;
-    if (persistence && is_waiting[thread]) {
-        is_waiting[thread] = false;
-        sink(context, &waiting[thread]);
-    }
+    if (sighted->kind == NVL_EVENT_FLUSH || sighted->kind == NVL_EVENT_FENCE ||
+        sighted->kind == NVL_EVENT_LOCKED || sighted->kind == NVL_EVENT_STORE ||
+        sighted->kind == NVL_EVENT_STORE_NT)
+        pass_waiting(sighted->thread, sink, context);
 }

@@ -5,7 +5,10 @@
  * A mutant of an allocator that differs in one persistence instruction needs no other
  * build: that instruction's event is left out of the recording (drop), or takes effect
  * after the same thread's next store, flush or fence (swap), in the history and in
- * recovery.
+ * recovery.  A non-temporal store may lose what makes it one (cached): it is an ordinary
+ * store then, which nobody flushes.
+ *
+ * A place is a line of source that the event's call stack passes through.
  */
 #ifndef NVL_MUTATE_H
 #define NVL_MUTATE_H
@@ -16,18 +19,18 @@
 
 #include "lens.h"
 
-enum nvl_mutation_kind { NVL_DROP, NVL_SWAP };
+enum nvl_mutation_kind { NVL_DROP, NVL_SWAP, NVL_CACHED };
 
 struct nvl_mutation {
     enum nvl_mutation_kind kind;
-    enum nvl_event_kind only; /* NVL_EVENT_FLUSH or _FENCE; NVL_EVENT_END: both */
+    enum nvl_event_kind only; /* _FLUSH, _FENCE or _STORE_NT; _END: flush and fence */
     char file[128];           /* base name */
     int line;
 };
 
 /* "drop:lane.c:214" or "swap:lane.c:214"; of the flush or the fence on that line alone:
-   "drop-flush:...", "drop-fence:...", "swap-flush:...", "swap-fence:...".  False if text
-   is none of these. */
+   "drop-flush:...", "drop-fence:...", "swap-flush:...", "swap-fence:..."; of a
+   non-temporal store: "cached:...".  False if text is none of these. */
 bool nvl_mutation_parse(struct nvl_mutation *mutation, const char *text);
 void nvl_mutation_print(const struct nvl_mutation *mutation, char *text, size_t size);
 

@@ -32,6 +32,7 @@ enum option_number {
     O_MAX_FAILURES,
     O_MUTATE,
     O_NO_SHRINK,
+    O_PROFILE,
     O_NO_PRUNE,
     O_NO_DEEP,
     O_DEEP_SHARE,
@@ -42,6 +43,7 @@ enum option_number {
     O_CASE,
     O_LENGTH,
     O_SHARD,
+    O_SITES,
 };
 
 static const struct option names[] = {
@@ -67,6 +69,7 @@ static const struct option names[] = {
     {"mutate", required_argument, NULL, O_MUTATE},
     {"no-shrink", no_argument, NULL, O_NO_SHRINK},
     {"no-prune", no_argument, NULL, O_NO_PRUNE},
+    {"profile", no_argument, NULL, O_PROFILE},
     {"no-deep", no_argument, NULL, O_NO_DEEP},
     {"deep-share", required_argument, NULL, O_DEEP_SHARE},
     {"recovery-share", required_argument, NULL, O_NESTED_SHARE},
@@ -76,6 +79,7 @@ static const struct option names[] = {
     {"case", required_argument, NULL, O_CASE},
     {"length", required_argument, NULL, O_LENGTH},
     {"shard", required_argument, NULL, O_SHARD},
+    {"sites", no_argument, NULL, O_SITES},
     {NULL, 0, NULL, 0},
 };
 
@@ -90,7 +94,7 @@ static const struct nvl_trial_options defaults = {
     .generations = 2,
     .states = 256,
     .nested_states = 16,
-    .deep_share = 64,
+    .deep_share = 256,
     .nested_share = 256,
     .max_failures = 1,
     .slots = 12,
@@ -178,8 +182,14 @@ static bool set_text(int number, const char *text, struct nvl_command_options *o
     case O_NO_SHRINK:
         options->trial.shrink = false;
         return true;
+    case O_SITES:
+        options->trial.sites = true;
+        return true;
     case O_NO_PRUNE:
         options->trial.prune = false;
+        return true;
+    case O_PROFILE:
+        options->trial.profile = true;
         return true;
     case O_NO_DEEP:
         options->trial.deep = false;

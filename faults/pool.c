@@ -20,6 +20,7 @@ static struct {
     uint32_t first, pages;
 } used[ranges_max];
 static unsigned used_count;
+static size_t used_end; /* of the pages ever in use */
 
 void nvl_pool_open(void)
 {
@@ -54,6 +55,7 @@ void *nvl_pool_map(void *address, size_t length, int protection, int flags, int 
     if (pages > NVL_POOL_PAGES || from > NVL_POOL_PAGES - pages)
         return NULL;
     insert(i, from, (uint32_t)pages);
+    used_end = from + pages > used_end ? from + pages : used_end;
     return (void *)(nvl_pool.base + (uintptr_t)from * NVL_POOL_PAGE);
 }
 
@@ -64,11 +66,12 @@ bool nvl_pool_unmap(void *address, size_t length)
     if (nvl_pool.base == 0 || offset >= (uintptr_t)NVL_POOL_PAGES * NVL_POOL_PAGE)
         return false;
     uint32_t first = (uint32_t)(offset / NVL_POOL_PAGE);
-    for (size_t page = first; page < first + pages; page++) {
-        if (!nvl_pool.touched[page])
-            continue;
+    const uint8_t *end = nvl_pool.touched + first + pages;
+    for (uint8_t *mark = nvl_pool.touched + first;
+         (mark = memchr(mark, 1, (size_t)(end - mark))) != NULL; mark++) {
+        size_t page = (size_t)(mark - nvl_pool.touched);
         memset((void *)(nvl_pool.base + page * NVL_POOL_PAGE), 0, NVL_POOL_PAGE);
-        nvl_pool.touched[page] = 0;
+        *mark = 0;
     }
     for (unsigned i = 0; i < used_count; i++) {
         if (used[i].first != first || used[i].pages != pages)
@@ -78,6 +81,29 @@ bool nvl_pool_unmap(void *address, size_t length)
         return true;
     }
     /* A part of a range: clean, and in use until the whole is returned. */
+    return true;
+}
+
+static bool is_zero(uint32_t page)
+{
+    const uint64_t *word = (const void *)(nvl_pool.base + (size_t)page * NVL_POOL_PAGE);
+    uint64_t any = 0;
+    for (size_t i = 0; i < NVL_POOL_PAGE / sizeof *word; i++)
+        any |= word[i];
+    return any == 0;
+}
+
+bool nvl_pool_is_zero(void)
+{
+    uint32_t page = 0;
+    for (unsigned i = 0; i <= used_count; i++) {
+        uint32_t end = i < used_count ? used[i].first : (uint32_t)used_end;
+        for (; page < end; page++)
+            if (!is_zero(page))
+                return false;
+        if (i < used_count)
+            page = used[i].first + used[i].pages;
+    }
     return true;
 }
 

@@ -6,10 +6,11 @@
  * when it is detached: system calls, page faults, TLB flushes, for every state.  While
  * states are checked, an instrumented allocator's anonymous mappings come from one
  * reserved area instead, and go back to it.  Memory from it is zero, as new memory is:
- * the lens notes which pages are touched (every access of instrumented code, and every
+ * the lens notes which pages are touched (every store of instrumented code, and every
  * range that the wrapped functions are given), and those are cleared when they return.
  *
- * Invariant: a page of the area that is not in use is zero.
+ * Invariant: a page of the area that is not in use is zero.  It breaks when only code
+ * that is not instrumented stores to a page; nvl_pool_is_zero() finds that.
  * Only for the thread that checks; what does not fit is mapped by the kernel.
  */
 #ifndef NVL_POOL_H
@@ -38,7 +39,10 @@ void *nvl_pool_map(void *address, size_t length, int protection, int flags, int 
 /* True if the range was the pool's. */
 bool nvl_pool_unmap(void *address, size_t length);
 
-/* Code that may be instrumented reads or writes there (at most 16 bytes). */
+/* Whether the invariant holds, of all that was ever used. */
+bool nvl_pool_is_zero(void);
+
+/* Code that may be instrumented writes there (at most 16 bytes). */
 static inline void nvl_pool_touch(const void *address)
 {
     uintptr_t offset = (uintptr_t)address - nvl_pool.base;

@@ -79,8 +79,14 @@ uint64_t nvl_recording_hash(const struct nvl_recording *recording)
         hash = (hash ^ event->offset << 4 ^ event->kind) * UINT64_C(0x9e3779b97f4a7c15);
         hash = (hash ^ event->length ^ hash >> 31) * UINT64_C(0xff51afd7ed558ccd);
     }
-    for (size_t i = 0; i < recording->byte_count; i++)
-        hash = (hash ^ recording->bytes[i]) * UINT64_C(0x100000001b3);
+    size_t at = 0;
+    for (uint64_t word; at + sizeof word <= recording->byte_count; at += sizeof word) {
+        memcpy(&word, recording->bytes + at, sizeof word);
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    for (; at < recording->byte_count; at++)
+        hash = (hash ^ recording->bytes[at]) * UINT64_C(0x100000001b3);
     return hash;
 }
 

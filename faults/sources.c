@@ -143,7 +143,7 @@ static bool is_primitive(const char *function)
 {
     static const char *const words[] = {
         "flush",   "fence", "persist", "drain",      "notify", "event",  "clwb",
-        "observe", "store", "nt_",     "write_line", "memcpy", "memset", "memmove"};
+        "observe", "store", "_nt",     "write_line", "memcpy", "memset", "memmove"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strstr(function, words[i]) != NULL)
             return true;

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "lens.h"
+#include "profile.h"
 #include "verdict.h"
 
 enum {
@@ -61,6 +62,7 @@ struct nvl_tally {
     uint64_t validations;                     /* whole images compared after undo */
     uint64_t recovery_reads, recovery_stores; /* lines, summed over states */
     double seconds;                           /* of CPU time */
+    struct nvl_profile profile;               /* if it is asked for */
     uint32_t failure_count;                   /* found; the first ones are kept */
     uint64_t by_kind[NVD_VERDICTS];
     struct nvl_failure failures[NVL_FAILURES_MAX];

@@ -65,6 +65,7 @@ void nvl_trial_explore_options(const struct nvl_trial *trial, uint64_t seed,
         .deep_share = options->deep_share,
         .deep = options->deep,
         .prune = options->prune,
+        .last_operation = options->last_operation,
         .seed = seed,
         .fill_baseline = trial->fill_baseline,
         .fill_tolerance = options->fill_tolerance,
@@ -72,6 +73,7 @@ void nvl_trial_explore_options(const struct nvl_trial *trial, uint64_t seed,
         .folder = options->dir,
         .extra = options->extra,
         .instrumented = options->instrumented,
+        .profile = options->profile,
     };
     if (options->budget > 0)
         explore->budget = fmax(0.01, options->budget - nvl_trial_seconds(trial));
@@ -154,6 +156,10 @@ static void add_up(struct nvl_tally *sum, const struct nvl_tally *tally)
     sum->nested_checked += tally->nested_checked;
     sum->distinct += tally->distinct;
     sum->deep += tally->deep;
+    for (int step = 0; step < NVL_STEPS; step++) {
+        sum->profile.seconds[step] += tally->profile.seconds[step];
+        sum->profile.times[step] += tally->profile.times[step];
+    }
     sum->validations += tally->validations;
     sum->recovery_reads += tally->recovery_reads;
     sum->recovery_stores += tally->recovery_stores;
@@ -354,6 +360,8 @@ static enum nvl_outcome run_generation(struct nvl_trial *trial, uint64_t generat
         emit_generation(trace, tally, generation);
     if (!trial->quiet && generation == 0)
         nvl_costs_emit(trace);
+    if (options->sites)
+        nvl_sites_emit(trace);
     for (uint32_t i = 0; done && i < tally->failure_count && i < NVL_FAILURES_MAX; i++)
         done = keep_failure(trial, goes_on ? beginning : NULL, seed, &tally->failures[i],
                             path);
@@ -455,10 +463,37 @@ static void add_counts(struct json_object *document, const struct nvl_trial *tri
                            json_object_new_double(nvl_trial_seconds(trial)));
 }
 
+/* The time of a state, step by step: shares of the clock, applied to the CPU time. */
+static void emit_profile(const struct nvl_tally *sum)
+{
+    const struct nvl_profile *profile = &sum->profile;
+    double states = (double)(sum->checked + sum->nested_checked), all = 0;
+    for (int step = 0; step < NVL_STEPS; step++)
+        all += profile->seconds[step];
+    if (all <= 0 || states <= 0)
+        return;
+    for (int step = 0; step < NVL_STEPS; step++) {
+        double share = profile->seconds[step] / all;
+        struct json_object *document = json_object_new_object();
+        json_object_object_add(document, "type", json_object_new_string("profile"));
+        json_object_object_add(
+            document, "step", json_object_new_string(nvl_step_name((enum nvl_step)step)));
+        json_object_object_add(document, "share", json_object_new_double(share));
+        json_object_object_add(document, "times",
+                               json_object_new_uint64(profile->times[step]));
+        json_object_object_add(
+            document, "us_per_state",
+            json_object_new_double(share * sum->seconds / states * 1e6));
+        nvd_emit(document);
+    }
+}
+
 void nvl_trial_conclude(struct nvl_trial *trial, enum nvl_outcome outcome)
 {
     struct json_object *document = json_object_new_object();
     struct json_object *by_kind = json_object_new_object();
+    if (trial->options->profile)
+        emit_profile(trial->sum);
     enum nvd_verdict verdict =
         outcome == NVL_FAILED ? trial->finding.verdict : NVD_VERDICT_OK;
     json_object_object_add(document, "type", json_object_new_string("verdict"));

@@ -23,7 +23,9 @@ struct nvl_trial_options {
     uint32_t slots, threads, depth;
     double timeout, budget, fill_tolerance;
     enum px86_domain domain;
-    bool instrumented, deep, prune, shrink;
+    bool last_operation; /* explore from the beginning of a history's last one on */
+    bool sites;          /* a document on what each history reached */
+    bool instrumented, deep, prune, shrink, profile;
     const struct nvl_mutation *mutation;
 };
 
@@ -89,5 +91,7 @@ void nvl_trial_conclude(struct nvl_trial *trial, enum nvl_outcome outcome);
 
 /* costs.c: performance findings by source line, one document each. */
 void nvl_costs_emit(const struct nvl_trace *trace);
+/* sites.c: one document on its flushes, fences and non-temporal stores by call stack. */
+void nvl_sites_emit(const struct nvl_trace *trace);
 
 #endif

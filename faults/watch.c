@@ -189,8 +189,9 @@ static bool broken(const struct nvl_tally *tally, int status)
 {
     if (tally->lens_error_offset != UINT64_MAX)
         nvd_emit_error("lens", 0,
-                       "an image was not put back after a state: the allocator stores "
-                       "into its heap with code that is not compiled for the lens "
+                       "an image, or memory that was unmapped, was not put back after "
+                       "a state: the allocator stores with code that is not compiled for "
+                       "the lens "
                        "(`nvlab flags`)");
     else
         nvd_emit_error("worker", 0, "a worker ended with exit code %d before its time",

@@ -162,6 +162,9 @@ class AllocatorFile(_File):
     """What fault campaigns put in the place of options."""
     fill_tolerance: float | None = Field(default=None, ge=0, lt=1)
     """Share of the fill baseline that may be missing after recovery and drain."""
+    slow: bool = False
+    """An operation takes time in proportion to the blocks that there are: some workloads would
+    take hours, and their budgets leave it out (`skip_slow`)."""
     known_findings: list[KnownFinding] = Field(default_factory=list)
     variants: list[VariantFile] = Field(default_factory=list)
 

@@ -38,6 +38,8 @@ STEPPING_SHARE = 0.8
 """Of a sample's time, after which the driver itself gives up stepping, and says why."""
 INAPPLICABLE = "missing"
 """Where a driver fails that can't do at all what is asked of it."""
+TOO_SLOW = "too-slow"
+"""Where it fails when stepping over the allocator would take for ever."""
 REFUSED = "ptrace"
 """Where the driver fails when it may not step here."""
 
@@ -147,20 +149,24 @@ class Bench:
         plan = [cell for cell in plan if _key(cell) not in self._taken]
         if plan:
             progress.begin("instructions", len(plan))
+        slow: list[str] = []
         for number, cell in enumerate(plan):
             if not timetable.another_sample():
                 progress.resize(number)
-                return f"time allowed instruction counts of {number} of {len(plan)} cells"
+                short = f"time allowed instruction counts of {number} of {len(plan)} cells"
+                return "; ".join([short, *_too_slow(slow)])
             progress.show(cell.label)
             sample, answer = self._attempt(cell, 1)
             if answer.where == REFUSED:
                 return f"instructions per operation are unknown: {sample.error}"
             self._samples.append(sample)
+            if answer.where == TOO_SLOW:
+                slow.append(f"{cell.allocator.name} {cell.workload.name}")
             if answer.incorrect:
                 self._incorrect.append(f"{cell.label}: {sample.error}")
             progress.advance()
             self._save()
-        return None
+        return "; ".join(_too_slow(slow)) or None
 
     def _take(self, cell: Cell) -> None:
         # One row of a trial that hangs is enough: the others would take as long.
@@ -202,7 +208,7 @@ class Bench:
         sample.noise = None if noise is None else round(noise, 4)
         sample.pace_ns = round((pace + pace_ns(cpus)) / 2, 3)
         sample.error = answer.error
-        sample.applicable = answer.where != INAPPLICABLE
+        sample.applicable = answer.where not in (INAPPLICABLE, TOO_SLOW)
         if answer.result is not None:
             sample.raw = {key: value for key, value in answer.result.items() if key != "type"}
             try:
@@ -260,6 +266,11 @@ class Bench:
                     inputs=() if trace is None else (trace.parent,),
                 )
             )
+
+
+def _too_slow(cells: Sequence[str]) -> list[str]:
+    """The note on cells without an instruction count; each one's sample says more."""
+    return [f"too slow to be stepped over, not counted: {', '.join(cells)}"] if cells else []
 
 
 def _key(cell: Cell) -> tuple[str, str, int, int, bool, bool]:

@@ -5,8 +5,8 @@ A profile states a time for the whole bench.  Its parts, in their order:
 
     rounds        one sample of every cell a round; as many rounds as the profile wants,
                   or as time allows, at least one: fewer allocators or workloads, more rounds
-    instructions  stepped samples, where no hardware counter told (`stepping.h`); those that
-                  time does not allow are left out
+    instructions  stepped samples, where no hardware counter told (`stepping.h`); their time is
+                  set aside, and those that it does not allow all the same are left out
     survival      the fault campaign; its time is set aside from the beginning
 
 A round is never begun that would not end in time, going by the longest one so far, so that every
@@ -120,9 +120,10 @@ def _sample_s(cell: Cell, profile: Profile, seconds: float) -> float:
 class Timetable:
     """The time that a bench has, from now on."""
 
-    def __init__(self, budget_s: float | None, survival_s: float) -> None:
+    def __init__(self, budget_s: float | None, survival_s: float, stepping_s: float = 0.0) -> None:
         self._end = None if budget_s is None else time.monotonic() + budget_s
         self._survival_s = survival_s
+        self._stepping_s = stepping_s
         self._longest_s = 0.0
 
     def round_took(self, seconds: float) -> None:
@@ -130,7 +131,7 @@ class Timetable:
 
     def another_round(self) -> bool:
         """Whether one more round, as long as the longest one, would end in time."""
-        return self._left_s() >= self._longest_s
+        return self._left_s() - self._stepping_s >= self._longest_s
 
     def another_sample(self) -> bool:
         """Whether there is time for anything but the survival campaign."""

@@ -17,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,10 +36,12 @@ __all__ = [
     "find_build",
     "install",
     "read_build",
+    "split_modules",
 ]
 
 BUILD_VARIABLE = "NVCRUCIBLE_BUILD"
 RECIPE = "recipe.json"
+LENS_SUFFIX = ".lens"
 SETUP_HINT = "Run `make build` in the checkout, which installs what it needs where it may"
 OUTPUT_KEPT = 12
 """Lines of a failed build's output that the error shows."""
@@ -63,6 +65,8 @@ class Build:
     root: Path
     adapters: Mapping[str, Path]
     """Allocator name to adapter; what was not built is not in it."""
+    lenses: Mapping[str, Path] = field(default_factory=dict)
+    """Allocator name to the adapter that is compiled for the power-fail laboratory's lens."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Allocator name to the reason why its adapter was not built."""
     in_image: bool = False
@@ -129,7 +133,7 @@ class Installation:
             path = self.outside[allocator.base]
             lens = path.with_name(f"{path.stem}.lens.so")
             return lens if lens.is_file() else None
-        return self.build.adapters.get(f"{allocator.base}.lens")
+        return self.build.lenses.get(allocator.base)
 
     def built(self, allocator: Allocator) -> str:
         """Of which package its library is, and how the adapter (and nvmalloc) was compiled."""
@@ -250,14 +254,24 @@ def read_build(root: Path) -> Build:
     skipped: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-    # NAME.lens.so is for the power-fail laboratory, which finds it by itself.
-    adapters = {
-        path.stem: path for path in sorted(folder.glob("*.so")) if not path.stem.endswith(".lens")
-    }
+    adapters, lenses = split_modules(sorted(folder.glob("*.so")))
     recipe = Recipe()
     with contextlib.suppress(OSError, ValueError):
         recipe = Recipe.model_validate_json((folder / RECIPE).read_text(encoding="utf-8"))
-    return Build(root, adapters, skipped, recipe=recipe)
+    return Build(root, adapters, lenses, skipped, recipe=recipe)
+
+
+def split_modules(modules: Iterable[Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """The shared objects of a build's allocators, by name: what jobs load, and NAME.lens.so,
+    which the power-fail laboratory loads."""
+    adapters: dict[str, Path] = {}
+    lenses: dict[str, Path] = {}
+    for path in modules:
+        if path.stem.endswith(LENS_SUFFIX):
+            lenses[path.stem.removesuffix(LENS_SUFFIX)] = path
+        else:
+            adapters[path.stem] = path
+    return adapters, lenses
 
 
 def _make(

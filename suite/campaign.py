@@ -190,7 +190,10 @@ class Campaign:
             summary = None
             result = answer.result
             if result is not None and result.get("verdict") != "ok":
-                summary = self._store.keep(tally.allocator, FAULT, parameters, result, work_dir)
+                stderr = answer.outcome.stderr_tail
+                summary = self._store.keep(
+                    tally.allocator, FAULT, parameters, result, work_dir, stderr
+                )
         return _Finished(tally, parameters, answer, summary)
 
     def _arguments(self, tally: _Tally, parameters: CaseParameters) -> list[str]:

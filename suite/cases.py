@@ -43,7 +43,8 @@ CHUNK = 1 << 20
 HEAP_LIMIT = 64 << 30
 """A case that decompresses to more than this is not one of ours."""
 SAFE_ARGUMENT = re.compile(r"(--)?[A-Za-z0-9][A-Za-z0-9_.-]*")
-OWN_OPTIONS = frozenset({"--adapter", "--options", "--heap", "--journal"})
+STDERR_BYTES = 4000
+OWN_OPTIONS = frozenset({"--adapter", "--options", "--heap", "--journal", "--dir", "--work"})
 """Options that replay sets itself; a case file may not."""
 
 
@@ -69,7 +70,15 @@ class CaseFile(BaseModel):
     """The parameters of the whole case."""
     result: dict[str, Any] = Field(default_factory=dict)
     """The driver's verdict document."""
+    stderr: str = ""
+    """What the driver, the allocator and its library said to people, its end."""
     evidence: list[str] = Field(default_factory=list)
+
+    @property
+    def runs_again(self) -> bool:
+        """The allocator failed at work and the heap that it left shows nothing: the whole history
+        is run again.  With several threads it needn't fail again."""
+        return self.arguments[:1] == ["history"]
 
     @property
     def traced(self) -> bool:
@@ -98,6 +107,7 @@ class CaseStore:
         parameters: CaseParameters,
         result: dict[str, Any],
         evidence: Path,
+        stderr: str = "",
     ) -> CaseSummary:
         """Counts a failure and keeps its evidence while there is room for its kind."""
         kind, detail = str(result.get("verdict")), str(result.get("detail", ""))
@@ -121,6 +131,7 @@ class CaseStore:
             timeout_s=4 * self._recovery_timeout_s + 60,
             history=vars(parameters),
             result=result,
+            stderr=stderr[-STDERR_BYTES:],
             evidence=found,
         )
         text = json.dumps(case.model_dump(mode="json", by_alias=True), indent=1)
@@ -251,25 +262,31 @@ def load_case(path: Path) -> tuple[Path, CaseFile]:
 
 
 def _check_arguments(file: Path, arguments: list[str]) -> None:
-    """A case may come from somebody else: it chooses `verify`'s figures, no files."""
-    if not arguments or arguments[0] != "verify":
+    """A case may come from somebody else: it chooses the command's figures, no files."""
+    if not arguments or arguments[0] not in ("verify", "history"):
         found = arguments[0] if arguments else "nothing"
         raise BadInput(
-            f"{file}, key 'arguments': found {found!r}, expected a 'verify' command. The driver "
-            "left no replay for this case; run the campaign again with its seed."
+            f"{file}, key 'arguments': found {found!r}, expected a 'verify' or 'history' command. The "
+            "driver left no replay for this case; run the campaign again with its seed."
         )
     for argument in arguments:
         name = argument.partition("=")[0]
         if not SAFE_ARGUMENT.fullmatch(argument) or name in OWN_OPTIONS:
             raise BadInput(
-                f"{file}, key 'arguments': found {argument!r}, expected figures of `nvdrive verify` "
-                "only: a case names no files. It was changed by hand; run the campaign again."
+                f"{file}, key 'arguments': found {argument!r}, expected figures of "
+                f"`nvdrive {arguments[0]}` only: a case names no files. It was changed by hand; run "
+                "the campaign again."
             )
 
 
 def replay_case(driver: Driver, folder: Path, case: CaseFile, allocator: Allocator) -> Answer:
-    """Recovers a fresh copy of the heap once, exactly as when it failed."""
+    """Recovers a fresh copy of the heap once, exactly as when it failed; or runs the whole
+    history again."""
     with driver.scratch.job(driver.job_number()) as (pm_dir, work_dir):
+        if case.runs_again:
+            return _replay_work(
+                driver, case, allocator, pm_dir, work_dir, ("--dir", pm_dir, "--work", work_dir)
+            )
         heap, journal = pm_dir / "heap", work_dir / "journal"
         for name, target in zip(EVIDENCE, (heap, journal), strict=True):
             try:
@@ -279,21 +296,33 @@ def replay_case(driver: Driver, folder: Path, case: CaseFile, allocator: Allocat
                     f"{folder / name}.gz is damaged ({error}). Expected a whole gzip file. Copy the "
                     "case again, or run the campaign again with its seed."
                 ) from error
-        return driver.run(
-            Work(
-                label=f"replay {case.allocator} {case.seed:016x}",
-                command=case.arguments[0],
-                arguments=(
-                    *case.arguments[1:],
-                    *driver.adapter_arguments(allocator, judged=True),
-                    "--heap", heap,
-                    "--journal", journal,
-                ),
-                expects="verdict",
-                timeout_s=case.timeout_s,
-                pm_dir=pm_dir,
-                work_dir=work_dir,
-                allocator=allocator,
-                probe=True,
-            )
-        )  # fmt: skip
+        return _replay_work(
+            driver, case, allocator, pm_dir, work_dir, ("--heap", heap, "--journal", journal)
+        )
+
+
+def _replay_work(
+    driver: Driver,
+    case: CaseFile,
+    allocator: Allocator,
+    pm_dir: Path,
+    work_dir: Path,
+    files: tuple[str | Path, ...],
+) -> Answer:
+    return driver.run(
+        Work(
+            label=f"replay {case.allocator} {case.seed:016x}",
+            command=case.arguments[0],
+            arguments=(
+                *case.arguments[1:],
+                *driver.adapter_arguments(allocator, judged=True),
+                *files,
+            ),
+            expects="verdict",
+            timeout_s=case.timeout_s,
+            pm_dir=pm_dir,
+            work_dir=work_dir,
+            allocator=allocator,
+            probe=True,
+        )
+    )

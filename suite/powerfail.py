@@ -11,6 +11,7 @@ crash of a recovery from it.  Each that was asked for has a verdict of its own.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from suite.driver import Answer, Driver, Work
 from suite.errors import EnvironmentMissing
 from suite.plan import derive_seed
 from suite.progress import ProgressView
-from suite.results import CaseSummary, PowerCost, PowerStates, Verdict
+from suite.results import LEGAL_LIMIT, CaseSummary, PowerCost, PowerStates, Verdict
 from suite.runners.base import Argument
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "PowerCampaign",
     "PowerParameters",
     "PowerSettings",
+    "case_budget",
     "largest_power_heap",
     "power_parameters",
     "replay_power_case",
@@ -50,8 +52,14 @@ POWER_FAULTS = {
 MIB = 1 << 20
 HEAPS = (8 * MIB, 8 * MIB, 8 * MIB, 16 * MIB, 32 * MIB)
 EADR_ONE_IN = 8
+STATES = 160
+"""Tried at a crash point at most, through the compiled lens.  Most points have fewer; at the others
+more states of one operation stand against more operations in the same time, and here a budget buys
+some 250 distinct states of each operation (docs/power-fail.md)."""
 CASE_BUDGET_S = 60.0
 """No case explores for longer, so that a budget is spread over many histories."""
+CASES_IN_BUDGET = 2
+"""A budget is enough for so many cases of each allocator, however long these would like to go on."""
 GRACE_S = 180.0
 """What a case may take beyond its budget: recording, shrinking, explaining."""
 ERRORS_LIMIT = 5
@@ -88,7 +96,14 @@ def power_parameters(
     domain = "eadr" if draw.randrange(EADR_ONE_IN) == 0 else "adr"
     if not compiled:
         return PowerParameters(number, own, heap, slots, 1, ops // 4, 1, 64, domain)
-    return PowerParameters(number, own, heap, slots, threads, ops, generations, 256, domain)
+    return PowerParameters(number, own, heap, slots, threads, ops, generations, STATES, domain)
+
+
+def case_budget(budget_s: float | None, workers: int, allocators: int) -> float:
+    """For how long one case of a campaign may explore."""
+    if budget_s is None:
+        return CASE_BUDGET_S
+    return min(CASE_BUDGET_S, budget_s * workers / max(1, allocators) / CASES_IN_BUDGET)
 
 
 def largest_power_heap(min_heap: int = 0) -> int:
@@ -169,6 +184,7 @@ class PowerCampaign:
         self._store = store
         self._verdicts = verdicts
         self._save = save
+        self._case_budget_s = CASE_BUDGET_S
 
     def run(
         self, allocators: Sequence[Allocator], min_heaps: dict[str, int], progress: ProgressView
@@ -178,7 +194,9 @@ class PowerCampaign:
         settings = self._settings
         total = None if settings.cases is None else settings.cases * len(tallies)
         progress.begin(f"fault {','.join(settings.faults)}", total)
-        ahead = self._cases([tally for tally in tallies if not tally.closed])
+        judged = [tally for tally in tallies if not tally.closed]
+        self._case_budget_s = case_budget(settings.budget_s, settings.workers, len(judged))
+        ahead = self._cases(judged)
         pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="power")
         running: set[Future[_Finished]] = set()
         try:
@@ -256,7 +274,7 @@ class PowerCampaign:
     def _case(self, tally: _Tally, parameters: PowerParameters, left: float | None) -> _Finished:
         """In a worker: one case, and its failures kept."""
         driver = self._driver
-        budget = CASE_BUDGET_S if left is None else min(CASE_BUDGET_S, left)
+        budget = self._case_budget_s if left is None else min(self._case_budget_s, left)
         with driver.scratch.job(driver.job_number()) as (pm_dir, work_dir):
             answer = driver.run(
                 Work(
@@ -392,8 +410,14 @@ def _add_states(
         return
     power.crash_points += int(result.get("crash_points", 0))
     power.complete_points += int(result.get("crash_points_complete", 0))
-    power.legal += float(result.get("states_legal", 0))
-    power.covered += float(result.get("states_covered", 0))
+    legal = min(float(result.get("states_legal", 0)), LEGAL_LIMIT)
+    share = float(result.get("share_covered", 0))
+    power.legal += legal
+    power.covered += (
+        float(result.get("states_covered", 0))
+        if legal < LEGAL_LIMIT
+        else legal * (share if math.isfinite(share) else 0)
+    )
     power.distinct += int(result.get("states_distinct", 0))
     power.deep += int(result.get("states_deep", 0))
     for document in documents:

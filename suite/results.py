@@ -28,6 +28,7 @@ from suite.errors import BadInput, EnvironmentMissing
 
 __all__ = [
     "FILE_NAME",
+    "LEGAL_LIMIT",
     "SCHEMA",
     "CaseSummary",
     "Environment",
@@ -199,6 +200,10 @@ class PowerCost(_Model):
     times: int
     of: int
     """How often the line was reached at all."""
+
+
+LEGAL_LIMIT = 1e300
+"""A case with more legal states counts as one of so many: JSON knows no larger numbers."""
 
 
 class PowerStates(_Model):

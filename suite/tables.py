@@ -15,7 +15,7 @@ from rich.text import Text
 
 from suite.metrics import Metric, metric_named
 from suite.noise import noise_note
-from suite.results import PowerStates, Run, Verdict
+from suite.results import LEGAL_LIMIT, PowerStates, Run, Verdict
 from suite.summary import KINDS, Row, Summary, safety_of
 
 __all__ = [
@@ -284,12 +284,18 @@ def _power_cells(verdict: Verdict, power: PowerStates) -> list[str]:
         str(power.operations),
         str(power.crash_points),
         str(power.complete_points) if power.legal else "-",
-        f"{power.legal:.3g}" if power.legal else "-",
+        _legal_states(power.legal),
         f"{100 * share:.4g} %" if power.legal else "-",
         str(power.checked),
         str(power.distinct) if power.distinct else "-",
         f"{rate:.0f}",
     ]
+
+
+def _legal_states(count: float) -> str:
+    if not count:
+        return "-"
+    return f"{count:.3g}" if count < LEGAL_LIMIT else f"> {LEGAL_LIMIT:.0e}"
 
 
 def power_cost_grid(run: Run) -> Grid:
@@ -327,7 +333,7 @@ def survival_cells(verdict: Verdict) -> list[str]:
     """One row of the survival table."""
     if verdict.failed:
         result = "FAILED"
-    elif not verdict.cases:
+    elif not verdict.cases or not verdict.states:
         result = "not judged"
     else:
         result = "survived"
@@ -337,6 +343,8 @@ def survival_cells(verdict: Verdict) -> list[str]:
     if verdict.failed and verdict.known_finding:
         what = "known" if not verdict.unexplained else "partly known"
         remarks.append(f"{what}: {verdict.known_finding}")
+    if verdict.cases and not verdict.states and not verdict.failed:
+        remarks.append("no crash state to judge")
     if verdict.stopped_early and verdict.planned:
         remarks.append(f"stopped early, {verdict.planned} were planned")
     if verdict.errors:

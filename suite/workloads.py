@@ -100,6 +100,8 @@ class Budget(BaseModel):
 
     skip: bool = False
     """Left out, unless it is named with -w."""
+    skip_slow: bool = False
+    """The same for the allocators that are `slow`."""
     repeat: int | None = Field(default=None, ge=1)
     warmup_s: float | None = Field(default=None, ge=0)
     seconds: float | None = Field(default=None, gt=0)

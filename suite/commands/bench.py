@@ -89,6 +89,7 @@ class _Wanted:
     allocators: list[Allocator]
     named: bool
     workloads: list[Variant]
+    workloads_named: bool
     standalone: list[tuple[Standalone, list[str]]]
     """With their subjects."""
     stated_threads: list[int] | None
@@ -169,6 +170,7 @@ def _check(root: Path, options: BenchOptions) -> _Wanted:
         allocators=allocators,
         named=names is not None,
         workloads=_variants(options, workloads),
+        workloads_named=split_names(options.workloads) is not None,
         standalone=standalone,
         stated_threads=None if options.threads is None else thread_counts(options.threads),
         repeat=repeat,
@@ -287,6 +289,21 @@ def _config(options: BenchOptions, wanted: _Wanted) -> dict[str, object]:
     }
 
 
+def _too_slow(allocator: Allocator, workload: Variant) -> bool:
+    return allocator.file.slow and workload.budget.skip_slow
+
+
+def _slow_left_out(session: Session, workloads: Sequence[Variant]) -> str | None:
+    families = dict.fromkeys(each.family for each in workloads if each.budget.skip_slow)
+    names = [each.name for each in session.allocators if each.file.slow]
+    if not families or not names:
+        return None
+    return (
+        f"{', '.join(names)} would take too long on {', '.join(families)} and is left out there; "
+        "-w with a workload's name runs it all the same"
+    )
+
+
 def _left_out(session: Session, workloads: Sequence[Variant]) -> list[str]:
     """Which allocators can't run which workloads; that one which is not
     crash-safe can't be recovered goes without saying."""
@@ -381,11 +398,15 @@ def _measure(
         wanted.seed,
         lambda allocator, workload: (
             session.lacking(allocator, workload) is None
+            and (wanted.workloads_named or not _too_slow(allocator, workload))
             and (wanted.device is None or session.modelled(allocator, workload))
         ),
+        observe_all=wanted.profile.observe_all,
     )
     for note in _left_out(session, wanted.workloads):
         _note(run, note)
+    if not wanted.workloads_named:
+        _note(run, _slow_left_out(session, wanted.workloads))
     if wanted.device is not None:
         _note(run, _not_modelled(session, wanted, wanted.device))
     own_plan = standalone_plan(
@@ -410,7 +431,7 @@ def _measure(
             plan, wanted.profile, wanted.seconds, len(judged), wanted.survival_cases, wanted.workers,
             stepped=not run.environment.instructions_counted,
         )  # fmt: skip
-        timetable = Timetable(wanted.budget_s, outlook.survival_s)
+        timetable = Timetable(wanted.budget_s, outlook.survival_s, outlook.stepping_s)
         if plan:
             progress.note(outlook.line(wanted.budget_s))
             taker.calibrate_noise()

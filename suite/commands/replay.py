@@ -90,6 +90,15 @@ def _replay(
     return verdicts
 
 
+def _why_not(case: CaseFile) -> str:
+    if case.runs_again:
+        return (
+            "; the allocator failed at work, which depends on how its threads met: more --times, "
+            "or the campaign with its seed"
+        )
+    return "; it does not fail any more"
+
+
 def _tell(case: CaseFile, verdicts: list[dict[str, object]], options: ReplayOptions) -> int:
     kinds = Counter(str(verdict.get("verdict")) for verdict in verdicts)
     failing = sum(count for kind, count in kinds.items() if kind != "ok")
@@ -112,6 +121,6 @@ def _tell(case: CaseFile, verdicts: list[dict[str, object]], options: ReplayOpti
         return code
     print_text(
         f"{case.allocator}, {case.fault}, seed {case.seed}: '{case.verdict}' as recorded in {same} of "
-        f"{len(verdicts)} replays" + ("" if failing else "; it does not fail any more") + "\n"
+        f"{len(verdicts)} replays" + ("" if failing else _why_not(case)) + "\n"
     )
     return code

@@ -51,7 +51,7 @@ from docker.errors import APIError, NotFound
 from docker.types import LogConfig, Mount, Ulimit
 
 from suite.allocators import COMMON_IMAGE
-from suite.build import RECIPE, Build, Recipe
+from suite.build import RECIPE, Build, Recipe, split_modules
 from suite.engine import connect_engine, inspect_image
 from suite.errors import CrucibleError, EnvironmentMissing, RunnerUnavailable
 from suite.images import IMAGE_HOME, SOURCE_LABEL, TARGETS, all_targets, source_checksum
@@ -475,23 +475,23 @@ def _read_build(client: docker.APIClient, image: str) -> Build:
 
 
 def _build_of(listing: tarfile.TarFile, folder: Path) -> Build:
-    adapters: dict[str, Path] = {}
+    modules: list[Path] = []
     skipped: dict[str, str] = {}
     recipe = Recipe()
     for entry in listing.getmembers():
         path = PurePosixPath(entry.name)
         if len(path.parts) != 2:  # an adapter lies in build/allocators itself
             continue
-        # NAME.lens.so is for the power-fail laboratory, which loads it itself.
-        if path.suffix == ".so" and not path.stem.endswith(".lens"):
-            adapters[path.stem] = folder / path.name
+        if path.suffix == ".so":
+            modules.append(folder / path.name)
         elif path.name == "skipped.json":
             content = listing.extractfile(entry)
             skipped = json.load(content) if content is not None else {}
         elif path.name == RECIPE:
             content = listing.extractfile(entry)
             recipe = Recipe.model_validate_json(content.read()) if content is not None else recipe
-    return Build(IMAGE_HOME / "build", adapters, skipped, in_image=True, recipe=recipe)
+    adapters, lenses = split_modules(modules)
+    return Build(IMAGE_HOME / "build", adapters, lenses, skipped, in_image=True, recipe=recipe)
 
 
 # --- Containers ---------------------------------------------------------------------------

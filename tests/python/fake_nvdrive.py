@@ -4,7 +4,8 @@
 How it behaves stands in the "adapter", here a JSON file:
 {"kind": "persistent", "bench": B, "history": H, "info": I, "step": S}, where B, H, I, S are
 "ok", "die", "hang", "garbage", "silent", "error", or for history a verdict.  With a
-"step" there is no hardware counter; it may also be "refused".
+"step" there is no hardware counter; it may also be "refused" or "slow".  With "at_work" a
+failure leaves the history itself to be run again.
 """
 
 import argparse
@@ -136,6 +137,9 @@ def step(options: argparse.Namespace, behaviour: str) -> None:
     assert not options.observe
     assert options.timeout > 0
     misbehave(behaviour)
+    if behaviour == "slow":
+        emit({"type": "error", "where": "too-slow", "message": "100000 steps were not enough"})
+        sys.exit(3)
     if behaviour == "refused":
         emit({"type": "error", "where": "ptrace", "errno": 1, "message": "not here"})
         sys.exit(3)
@@ -171,8 +175,10 @@ def history(options: argparse.Namespace) -> None:
         work = Path(options.work)
         (work / "heap.before").write_bytes(verdict.encode().ljust(3 << 20, b"\0"))
         (work / "journal.before").write_bytes(b"journal of " + str(options.seed).encode())
+        command = "history" if adapter.get("at_work") else "verify"
+        sys.stderr.write(f"fake: seed {options.seed} is {verdict}\n")
         replay = {
-            "schema": 1, "verdict": verdict, "arguments": ["verify", "--seed", str(options.seed)],
+            "schema": 1, "verdict": verdict, "arguments": [command, "--seed", str(options.seed)],
             "heap": "heap.before", "journal": "journal.before",
         }  # fmt: skip
         (work / "replay.json").write_text(json.dumps(replay))

@@ -74,6 +74,14 @@ def test_a_timetable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert timetable.another_sample()
     now = 141.0
     assert not timetable.another_sample()
+    now = 100.0
+    reserving = Timetable(60.0, survival_s=20.0, stepping_s=30.0)
+    reserving.round_took(12.0)
+    assert not reserving.another_round()  # 10 s are left for rounds
+    now = 135.0
+    assert reserving.another_sample()  # of the time set aside for it
+    now = 141.0
+    assert not reserving.another_sample()
     free = Timetable(None, 1e9)
     free.round_took(1e9)
     assert free.another_round()

@@ -48,10 +48,15 @@ def test_a_build_that_fails_shows_what_failed(tmp_path: Path) -> None:
 def test_a_stated_build_is_used_as_it_is(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     project.allocator("one")
     (project.build / "allocators" / "skipped.json").write_text(json.dumps({"two": "no library"}))
+    lens = project.build / "allocators" / "one.lens.so"
+    lens.write_text("{}")
     monkeypatch.setenv("NVCRUCIBLE_BUILD", str(project.build))
     build = find_build(project.root)
     assert build.nvdrive == project.build / "workloads" / "nvdrive"
     assert build.adapters == {"one": project.build / "allocators" / "one.so"}
+    (one,) = discover(project.root).select(["one"])
+    installation = install(project.root, build, [one])
+    assert installation.lens(one) == lens, "no allocator of its own, but the laboratory finds it"
     assert build.skipped == {"two": "no library"}
 
 

@@ -46,6 +46,8 @@ def test_a_good_case_loads(tmp_path: Path) -> None:
         ["verify", "--seed", "../x"],
         ["verify", "--seed", "$(id)"],
         ["verify", ""],
+        ["history", "--work", "x"],
+        ["history", "--dir=x"],
     ],
 )
 def test_a_case_names_no_files(tmp_path: Path, arguments: list[str]) -> None:

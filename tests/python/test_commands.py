@@ -95,6 +95,63 @@ def test_a_machine_that_refuses_stepping_is_noted_once(project: Project) -> None
     assert result.stderr.count(note) == 1
 
 
+def test_who_is_too_slow_to_be_stepped_is_noted_and_no_failure(project: Project) -> None:
+    project.allocator("slow", step="slow")
+    project.allocator("durable", step="ok")
+    result = project.bench("--json", "-w", "larson", "--survival-cases", "0")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    stepped = {each["allocator"]: each for each in document["samples"] if each["stepped"]}
+    assert "100000 steps were not enough" in stepped["slow"]["error"]
+    assert (stepped["slow"]["applicable"], stepped["durable"]["applicable"]) == (False, True)
+    (note,) = document["environment"]["notes"]
+    assert note == "too slow to be stepped over, not counted: slow larson"
+    (folder,) = project.results.iterdir()
+    report = project.run("report", folder)
+    assert "note: too slow to be stepped over" in report.stdout
+    costs = {row["allocator"]: row["instr."] for row in costs_of(project, folder)}
+    assert (costs["slow"], costs["durable"]) == ("-", "200")
+
+
+def test_a_slow_allocator_is_left_out_where_it_would_take_hours(project: Project) -> None:
+    for name in ("walker", "quick"):
+        folder = project.allocator(name)
+    file = folder.parent / "walker" / "allocator.yaml"
+    file.write_text(file.read_text() + "slow: true\n")
+    workload = project.root / "workloads" / "larson.yaml"
+    workload.write_text(workload.read_text() + "budgets:\n  quick: {skip_slow: true}\n")
+    common = ("--json", "--survival-cases", "0", "--repeat", "1")
+    for stated, rows in (((), {("walker", "threadtest")}), (("-w", "larson,threadtest"), None)):
+        result = project.bench(*stated, *common, "--name", "named" if stated else "all")
+        assert result.returncode == 0, result.stderr
+        document = json.loads(result.stdout)
+        found = {(each["allocator"], each["workload"]) for each in document["samples"]}
+        walker = {pair for pair in found if pair[0] == "walker"}
+        assert walker == (rows or {("walker", "larson"), ("walker", "threadtest")})
+        assert len(found - walker) == 2
+        notes = [note for note in document["environment"]["notes"] if "too long on larson" in note]
+        assert len(notes) == (0 if stated else 1)
+
+
+def test_the_quick_profile_counts_costs_on_one_number_of_threads(project: Project) -> None:
+    project.allocator("durable")
+    result = project.run(
+        "bench",
+        *project.common(),
+        "--profile",
+        "quick",
+        "-t",
+        "2,1",
+        "--survival-cases",
+        "0",
+        "--json",
+    )
+    assert result.returncode == 0, result.stderr
+    observed = [each for each in json.loads(result.stdout)["samples"] if each["observed"]]
+    assert observed
+    assert {each["threads"] for each in observed} == {2}
+
+
 def test_the_seed_fixes_order_and_seeds(project: Project) -> None:
     for name in ("a", "b", "c"):
         project.allocator(name, kind="volatile")
@@ -254,6 +311,29 @@ def test_a_failing_case_is_kept_and_replays(project: Project) -> None:
         project.run("replay", cases[0], "--json", "--pm", project.pm, "--runner", "local").stdout
     )
     assert (document["expected"], document["by_kind"]) == ("lost", {"lost": 1})
+    assert project.leftovers() == []
+
+
+def test_who_failed_at_work_is_set_to_work_again(project: Project) -> None:
+    """The heap that it left may be sound: `verify` would show nothing."""
+    project.allocator("bad", history="crash", one_in=2, at_work=1)
+    result = project.fault("--cases", "4", "-n", "2", "--json")
+    assert result.returncode == 4, result.stderr
+    (folder,) = project.results.iterdir()
+    case = min((folder / "cases").iterdir())
+    document = json.loads((case / "case.json").read_text())
+    assert document["arguments"][0] == "history"
+    assert document["stderr"] == f"fake: seed {document['seed']} is crash"
+    arguments = ("replay", case, "--pm", project.pm, "--runner", "local")
+    replayed = project.run(*arguments, "--times", "2")
+    assert replayed.returncode == 4, replayed.stderr
+    assert "'crash' as recorded in 2 of 2 replays" in replayed.stdout
+    project.allocator("bad2")  # the same library, in which it does not happen again
+    target = project.build / "allocators" / "bad.so"
+    target.write_text((project.build / "allocators" / "bad2.so").read_text())
+    replayed = project.run(*arguments)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "0 of 1 replays; the allocator failed at work" in replayed.stdout
     assert project.leftovers() == []
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from project import REPOSITORY, Project
+from suite.allocators import discover
 from suite.workloads import discover_workloads
 
 pytestmark = pytest.mark.native
@@ -63,6 +66,72 @@ def test_a_real_bench(native: Project) -> None:
     assert passed["nvmalloc"] == 2
     assert "pmdk" in passed  # it may fail: docs/findings/pmdk-reopen-corruption
     assert document["environment"]["calibration"]["flush_fence_ns"] > 0
+
+
+TINY = {
+    "dbms": {"round": 20, "kept": 20},
+    "fragmentation": {"mix": 2, "live_mb": 1, "turnover": 1, "refill": 0},
+    "kv": {"mix": 0, "index": "0,1", "records": 200, "value_bytes": 100},
+    "kv-recovery": {"records": 100, "rounds": 2},
+    "large": {"slots_per_thread": 8},
+    "larson": {"slots_per_thread": 200},
+    "mstress": {"slots_per_thread": 200, "pool": 20},
+    "recovery": {"live": 2000},
+    "shbench": {},
+    "threadtest": {"objects": 200},
+    "xmalloc": {"batch": 64},
+}
+"""What makes each workload small; those without a size of their own are not named."""
+
+
+def test_every_allocator_runs_every_workload(native: Project, tmp_path: Path) -> None:
+    """Each pair through the driver, once, but for those that the files say do not go together."""
+    trace = tmp_path / "program.nvtrace"
+    recorded = native.run("record", "-o", trace, "--", "/bin/ls", "/")
+    assert recorded.returncode == 0, recorded.stderr
+    parameters = ["-p", f"replay.trace={trace}"]
+    for workload, values in TINY.items():
+        for name, value in values.items():
+            parameters += ["-p", f"{workload}.{name}={value}"]
+    result = native.run(
+        "bench", "-w", ",".join(discover_workloads(REPOSITORY)), *parameters, "--profile", "quick",
+        "--repeat", "1", "--seconds", "10ms", "-t", "2", "--survival-cases", "0", "--noise-limit", "1",
+        "--runner", "local", "--out", native.results, "--seed", "5", "--json", timeout=900,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    facts = document["environment"]["allocators"]
+    # Nobody was left out who was built and whom this machine supports.
+    left_out = {*document["environment"]["skipped"], *document["environment"]["unsupported"]}
+    built = {
+        allocator.name
+        for allocator in discover(REPOSITORY).all()
+        if (native.build / "allocators" / f"{allocator.base}.so").is_file()
+    }
+    assert facts.keys() == built - left_out
+    assert len(facts) >= 10
+    expected = {
+        (name, workload.name)
+        for name, fact in facts.items()
+        for workload in discover_workloads(REPOSITORY).values()
+        if all(can(fact, need) for need in workload.needs)
+    }
+    errors = [
+        f"{each['allocator']} {each['workload']}: {each['error']}"
+        for each in document["samples"]
+        if each.get("error") is not None
+    ]
+    assert not errors
+    ran = {(each["allocator"], each["family"]) for each in document["samples"] if each["accepted"]}
+    assert ran == expected
+
+
+def can(fact: dict[str, Any], need: str) -> bool:
+    if need in ("persistent", "crash-safe"):
+        return fact["stands_as"] == "persistent" and (
+            need == "persistent" or fact["consistency"] != "none"
+        )
+    return need in fact["capabilities"]
 
 
 def test_a_real_campaign(native: Project) -> None:

@@ -504,11 +504,8 @@ static int step(struct crew *crew, struct seat *seat, struct nvd_bench_result *r
         .seed = request->seed,
         .seconds = request->step_seconds,
     };
-    if (workload->setup != NULL)
-        workload->setup(worker);
-    result->setup_failed_allocs = worker->failed_allocs;
-    if (worker->where == NULL &&
-        nvd_stepping_sample(&how, workload, worker, &result->stepped)) {
+    if (nvd_stepping_sample(&how, workload, worker, &result->stepped)) {
+        result->setup_failed_allocs = result->stepped.setup_failed_allocs;
         request->adapter->stats(request->heap, &result->stats);
         sweep(seat);
         result->slot_bytes = seat->slot_bytes;

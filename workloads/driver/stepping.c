@@ -11,8 +11,11 @@
  * stop flag, run() returns, and the next search begins.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "clock.h"
 #include "driver.h"
@@ -24,6 +27,11 @@
 #define SPAN_MIN     1024u
 #define SPAN_DEFAULT 16384u
 #define WARMUP       100000u /* operations, or one span if that is more */
+/* Who needs more CPU time at full speed before the first burst is too slow to be stepped
+   over: a microsecond an operation makes a tenth of it, with a large live set half. */
+#define PATIENCE_NS      UINT64_C(4000000000)
+#define PATIENCE_EVERY   64u     /* operations between two looks at the clock */
+#define FIRST_BURST_MOST 100000u /* steps; more, if twice the budget is more */
 /* The loop's own cost varies little: this share of the budget tells it. */
 #define DRIVER_SHARE 8
 
@@ -34,7 +42,8 @@ static struct {
     struct nvd_stretch stretch;
     int (*alloc_to)(struct nvc_heap *, void *, size_t);
     int (*free_from)(struct nvc_heap *, void *);
-    uint64_t place; /* in operations since the worker began */
+    uint64_t place;            /* in operations since the worker began */
+    uint64_t patience_ends_ns; /* CPU time of this thread; 0: never */
 } hook;
 
 static uint64_t position(const struct nvd_worker *worker)
@@ -46,6 +55,29 @@ static void unhook(void)
 {
     hook.worker->alloc_to = hook.alloc_to;
     hook.worker->free_from = hook.free_from;
+}
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* Fails the worker, and says so, when it has used up its CPU time. */
+static bool too_slow(void)
+{
+    struct nvd_worker *worker = hook.worker;
+    if (hook.patience_ends_ns == 0 || position(worker) % PATIENCE_EVERY != 0 ||
+        cpu_ns() < hook.patience_ends_ns)
+        return false;
+    char message[160];
+    snprintf(message, sizeof message,
+             "too slow to be stepped over: %" PRIu64 " operations, of those that come "
+             "before, took %g s of CPU time at full speed",
+             position(worker), (double)PATIENCE_NS / 1e9);
+    nvd_worker_fail(worker, NVD_STEPPING_TOO_SLOW, 0, message);
+    return true;
 }
 
 /* An operation has succeeded, which its caller has not counted yet. */
@@ -62,6 +94,8 @@ static void one_more(void)
 
 static int hooked_alloc(struct nvc_heap *heap, void *slot, size_t size)
 {
+    if (too_slow())
+        return ECANCELED;
     int error = hook.alloc_to(heap, slot, size);
     if (error == 0)
         one_more();
@@ -70,16 +104,18 @@ static int hooked_alloc(struct nvc_heap *heap, void *slot, size_t size)
 
 static int hooked_free(struct nvc_heap *heap, void *slot)
 {
+    if (too_slow())
+        return ECANCELED;
     int error = hook.free_from(heap, slot);
     if (error == 0)
         one_more();
     return error;
 }
 
-/* Runs the workload to `place` and, with a tracer, through a burst of `ops` from there.
-   False if the worker has failed. */
-static bool run_to(const struct nvd_workload *workload, struct nvd_worker *worker,
-                   struct nvd_tracer *tracer, uint64_t place, uint64_t ops)
+/* Runs a part of the workload to `place` and, with a tracer, through a burst of `ops` of
+   at most so many steps from there.  False if the worker has failed. */
+static bool run_to(void (*part)(struct nvd_worker *), struct nvd_worker *worker,
+                   struct nvd_tracer *tracer, uint64_t place, uint64_t ops, uint64_t most)
 {
     atomic_bool *stop = &worker->run->signals.stop;
     hook.worker = worker;
@@ -87,6 +123,7 @@ static bool run_to(const struct nvd_workload *workload, struct nvd_worker *worke
     hook.stretch = (struct nvd_stretch){
         .counts = {&worker->allocs, &worker->frees},
         .ops = ops,
+        .most = most,
         .stop = stop,
     };
     hook.alloc_to = worker->alloc_to;
@@ -95,7 +132,7 @@ static bool run_to(const struct nvd_workload *workload, struct nvd_worker *worke
     worker->alloc_to = hooked_alloc;
     worker->free_from = hooked_free;
     atomic_store(stop, false);
-    workload->run(worker);
+    part(worker);
     unhook();
     return worker->where == NULL;
 }
@@ -127,17 +164,51 @@ static uint64_t span_for(const struct plan *plan, uint64_t burst)
     return (least + cycle - 1) / cycle * cycle;
 }
 
+/* The live set, and from there whole spans to the beginning of the first pass. */
+static bool warm_up(struct plan *plan, struct nvd_stepped *result)
+{
+    struct nvd_worker *worker = plan->worker;
+    const struct nvd_workload *workload = plan->workload;
+    const uint64_t span = span_for(plan, BURST);
+    hook.patience_ends_ns = cpu_ns() + PATIENCE_NS;
+    bool well = workload->setup == NULL ||
+                run_to(workload->setup, worker, NULL, UINT64_MAX, 0, 0);
+    result->setup_failed_allocs = worker->failed_allocs;
+    plan->base = position(worker) + (WARMUP + span - 1) / span * span;
+    well = well && run_to(workload->run, worker, NULL, plan->base, 0, 0);
+    hook.patience_ends_ns = 0;
+    return well;
+}
+
+/* Fails the worker whose first burst was given up. */
+static bool fail_as_dear(struct plan *plan, const struct nvd_steps *steps, uint64_t burst)
+{
+    char message[160];
+    snprintf(message, sizeof message,
+             "too slow to be stepped over: %" PRIu64 " steps were not enough for %" PRIu64
+             " operations",
+             steps->steps, burst);
+    nvd_worker_fail(plan->worker, NVD_STEPPING_TOO_SLOW, 0, message);
+    return false;
+}
+
 static bool pass(struct plan *plan, uint64_t burst)
 {
     const uint64_t span = span_for(plan, burst);
+    const uint64_t most = 2 * plan->request->budget > FIRST_BURST_MOST
+                              ? 2 * plan->request->budget
+                              : FIRST_BURST_MOST;
     uint64_t before = plan->steps;
     for (uint64_t i = 0; i < STRATA; i++) {
         uint64_t begin = span * i / STRATA, end = span * (i + 1) / STRATA;
         uint64_t at = begin + nvd_random_below(&plan->random, end - begin - 2 * burst);
         struct nvd_steps steps;
-        bool well = run_to(plan->workload, plan->worker, plan->request->tracer,
-                           plan->base + at, burst);
-        if (!nvd_tracer_stepped(plan->request->tracer, &steps) || !well)
+        bool well = run_to(plan->workload->run, plan->worker, plan->request->tracer,
+                           plan->base + at, burst, plan->passes == 0 ? most : 0);
+        bool stepped = nvd_tracer_stepped(plan->request->tracer, &steps);
+        if (well && steps.too_long)
+            return fail_as_dear(plan, &steps, burst);
+        if (!stepped || !well)
             return false;
         plan->steps += steps.steps;
         plan->bursts[plan->passes][i].ops = burst;
@@ -208,9 +279,7 @@ bool nvd_stepping_sample(const struct nvd_stepping_request *request,
 {
     struct plan plan = {.request = request, .workload = workload, .worker = worker};
     nvd_random_seed(&plan.random, request->seed);
-    uint64_t span = span_for(&plan, BURST);
-    plan.base = (WARMUP + span - 1) / span * span;
-    if (!run_to(workload, worker, NULL, plan.base, 0) ||
+    if (!warm_up(&plan, result) ||
         !make_passes(&plan, request->budget - request->budget / DRIVER_SHARE))
         return false;
     sum_up(&plan, &result->instructions, &result->ops);

@@ -24,6 +24,13 @@
  * Places are counted in operations and drawn from the seed, not from a clock, so
  * that a second run steps over the same operations.
  *
+ * An allocator may be too slow for that: one that walks a list of 100,000 chunks takes as
+ * many steps for one operation as others for hundreds.  It is given up as soon as that
+ * shows: when the live set and the warm-up take more than some seconds of CPU time at
+ * full speed, or a burst of the first pass more than some 100,000 steps.  A burst is
+ * never cut short instead: where it ends would depend on what its operations cost, and
+ * the mean with it.
+ *
  * What differs from a hardware counter's figure (`perf`):
  *   - It is the mean of a sample; `deviation` is its standard error, as far as the
  *     sample can know it: too small where it met none of the rare dear operations.
@@ -56,15 +63,20 @@ struct nvd_stepping_request {
     double seconds; /* no new pass begins after so long */
 };
 
+/* Where a worker fails whose allocator is too slow to be stepped over: a finding about
+   neither of the two, and told soon, not at a timeout. */
+#define NVD_STEPPING_TOO_SLOW "too-slow"
+
 struct nvd_stepped {
     uint64_t instructions, ops;
     double deviation; /* standard error of instructions / ops */
     uint64_t driver_instructions, driver_ops;
+    uint64_t setup_failed_allocs;
 };
 
-/* Brings the workload into its steady state and measures; the calling process is
-   the tracer's child, `worker` and its run's signals lie in the tracer's memory,
-   and setup() is done.  False if the worker has failed (it says why). */
+/* Runs the workload's setup(), brings it into its steady state and measures; the calling
+   process is the tracer's child, `worker` and its run's signals lie in the tracer's
+   memory.  False if the worker has failed (it says why). */
 bool nvd_stepping_sample(const struct nvd_stepping_request *request,
                          const struct nvd_workload *workload, struct nvd_worker *worker,
                          struct nvd_stepped *result);

@@ -68,6 +68,7 @@ static void stop_self(void)
 void nvd_tracer_step(struct nvd_tracer *tracer, const struct nvd_stretch *stretch)
 {
     tracer->stretch = *stretch;
+    tracer->result = (struct nvd_steps){0};
     tracer->ended = false;
     tracer->wish = WISH_STEP;
     stop_self();
@@ -327,9 +328,12 @@ static bool step_stretch(struct tracee *tracee)
         if (!begun && now != at_first) {
             begun = true;
             begin = now;
-        } else if (begun && now - begin >= stretch->ops) {
+        }
+        const bool ended = begun && now - begin >= stretch->ops;
+        done.too_long = !ended && stretch->most != 0 && done.steps >= stretch->most;
+        if (ended || done.too_long) {
             tracer->result = done;
-            tracer->ended = true;
+            tracer->ended = ended;
             atomic_store(stretch->stop, true);
             return true;
         }

@@ -52,12 +52,14 @@ struct nvd_tracer;
 struct nvd_stretch {
     const volatile uint64_t *counts[2]; /* in nvd_tracer_memory() */
     uint64_t ops;                       /* growth of their sum; > 0 */
+    uint64_t most;                      /* steps, then it is given up; 0: no limit */
     atomic_bool *stop;                  /* raised at the end; likewise */
 };
 
 struct nvd_steps {
     uint64_t instructions; /* in the stretch */
     uint64_t steps;        /* taken for it, also before its beginning */
+    bool too_long;         /* it was given up after so many, with `stop` raised */
 };
 
 enum nvd_traced {

@@ -51,6 +51,7 @@ struct setting {
     void (*round)(struct loop *); /* one operation */
     uint64_t ops;
     uint64_t give_up_at; /* operations; 0: never */
+    uint64_t most;       /* steps; 0: any number */
 };
 
 static struct setting make(void (*round)(struct loop *), uint64_t ops)
@@ -69,6 +70,7 @@ static int step_loop(void *context)
     const struct nvd_stretch stretch = {
         .counts = {&loop->counts[0], &loop->counts[1]},
         .ops = setting->ops,
+        .most = setting->most,
         .stop = &loop->stop,
     };
     loop->pid = getpid();
@@ -195,6 +197,23 @@ static void signalling_round(struct loop *loop)
         raise(SIGTSTP); /* must not leave it stopped */
     }
     loop->counts[0]++;
+}
+
+static void a_stretch_ends_at_its_limit(void **state)
+{
+    (void)state;
+    struct setting setting = make(plain_round, 1000);
+    setting.most = 500;
+    int detail;
+    assert_int_equal(trace(&setting, PATIENCE, &detail), NVD_TRACED_EXITED);
+    assert_int_equal(detail, 7);
+    assert_false(setting.loop->ended);
+    assert_true(atomic_load(&setting.loop->stop));
+    assert_true(setting.loop->steps.too_long);
+    assert_int_equal(setting.loop->steps.steps, 500);
+    nvd_tracer_free(setting.tracer);
+    struct nvd_steps within = traced(plain_round, 100);
+    assert_false(within.too_long);
 }
 
 static void signals_reach_the_child(void **state)
@@ -383,8 +402,10 @@ static struct figures sample(const char *workload, const char *options,
     return figures;
 }
 
-static const char *const workloads[] = {"large", "larson", "prodcon", "shbench",
-                                        "threadtest"};
+static const char *const workloads[] = {
+    "cache-scratch", "cache-thrash", "dbms",    "large",      "larson",
+    "mstress",       "prodcon",      "shbench", "threadtest", "xmalloc",
+};
 #define WORKLOADS (sizeof workloads / sizeof workloads[0])
 
 static void every_workload_can_be_stepped(void **state)
@@ -475,6 +496,25 @@ static void trouble_is_told_and_cleared_up(void **state)
 }
 
 #if defined(__x86_64__)
+/* A list of 100,000 chunks that is walked at every allocation: told soon, and as what it
+   is, be it in the burst or long before it. */
+static void what_is_too_slow_is_told_apart(void **state)
+{
+    (void)state;
+    const struct {
+        const char *options, *words;
+    } cases[] = {
+        {"work=20000", "steps were not enough for 8 operations"},
+        {"work=2000000", "of CPU time at full speed"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const uint64_t begin = nvd_monotonic_ns();
+        expect_error(bench("larson", cases[i].options, "1000", "--timeout", "60"),
+                     NVD_ENVIRONMENT, "too-slow", cases[i].words);
+        assert_true(nvd_monotonic_ns() - begin < UINT64_C(40000000000));
+    }
+}
+
 /* As a container's filter may do; for this process and its children. */
 static void forbid_ptrace(void)
 {
@@ -580,10 +620,12 @@ int main(void)
         cmocka_unit_test(known_loops_are_counted_exactly),
         cmocka_unit_test(a_rep_a_system_call_and_a_locked_instruction_are_one_each),
         cmocka_unit_test(more_work_is_counted_to_the_instruction),
+        cmocka_unit_test(what_is_too_slow_is_told_apart),
         cmocka_unit_test(a_kernel_that_refuses_is_told_apart),
 #endif
         cmocka_unit_test(counts_are_proportional),
         cmocka_unit_test(a_stretch_that_is_given_up_goes_on_at_full_speed),
+        cmocka_unit_test(a_stretch_ends_at_its_limit),
         cmocka_unit_test(signals_reach_the_child),
         cmocka_unit_test(the_end_of_the_child_is_reported),
         cmocka_unit_test(the_child_dies_with_its_tracer),
