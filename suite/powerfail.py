@@ -53,9 +53,8 @@ MIB = 1 << 20
 HEAPS = (8 * MIB, 8 * MIB, 8 * MIB, 16 * MIB, 32 * MIB)
 EADR_ONE_IN = 8
 STATES = 160
-"""Tried at a crash point at most, through the compiled lens.  Most points have fewer; at the others
-more states of one operation stand against more operations in the same time, and here a budget buys
-some 250 distinct states of each operation (docs/power-fail.md)."""
+"""Tried at a crash point at most, through the compiled lens: more states of one operation stand
+against more operations in the same time."""
 CASE_BUDGET_S = 60.0
 """No case explores for longer, so that a budget is spread over many histories."""
 CASES_IN_BUDGET = 2

@@ -19,7 +19,7 @@
  *    seq <= X.  X must be global: with a watermark a lane, an old record left
  *    in an idle lane would undo the effect of a newer one, overwritten already.
  * 4. Every record carries the watermark that its writer knew at its last stage: it
- * becomes durable with the record, for nothing.  It never goes back: while a lane
+ *    becomes durable with the record, for nothing.  It never goes back: while a lane
  *    overwrites its oldest record, its newest one carries as much.
  * 5. A *stage* is due whenever a quarter of a ring has been written.  It
  *    settles the records since the last stage: applies their marks, and

@@ -9,9 +9,9 @@
  *   12288           roots * 64         root table: entry 0 is the unnamed root
  *   lanes_offset    lanes * ring * 64  lanes: rings of 64-byte records
  *   chunk_offset    max_units * 8      chunk table: one entry a 64 KiB unit
- *   bitmap_offset   max_units * 1024   slab bitmaps: 128 words a unit, of which 86 at
- * most are used; so a mark's position is its address data_offset     units * 65536 units:
- * slabs and extents
+ *   bitmap_offset   max_units * 1024   slab bitmaps: 128 words a unit, 86 are used at
+ *                                      most; so a mark's position is its address
+ *   data_offset     units * 65536      units: slabs and extents; 64 KiB-aligned
  *
  * All numbers are little-endian; nothing on media is an address.  Metadata
  * lies apart from the data, so an overflow of a block cannot reach it.  The

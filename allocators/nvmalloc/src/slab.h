@@ -9,8 +9,9 @@
  *   slab_bits in DRAM   bit i = 1: block i is free and in no thread's cache
  *   heap->state in DRAM what block i is to whoever holds it (block.h)
  * so  state(i) != IDLE  ->  !free(i),  and  state(i) == IDLE && !free(i)  means
- * "in a cache".  Blocks that were in caches are free again after a crash.
- * In a GC heap the bitmap on media counts only after a clean close.
+ * "in a cache".  nvm_check() holds the states to that: it counts the live ones.  Blocks
+ * that were in caches are free again after a crash. In a GC heap the bitmap on media
+ * counts only after a clean close.
  *
  * After an open, a slab is UNSCANNED: its DRAM state is filled in from media
  * when it is first wanted, which makes an open cost nothing per slab.  That is
