@@ -232,7 +232,10 @@ uint64_t nvm_lane_log_group(struct nvm_lane *lane, const struct nvm_record *reco
     /* All records before any effect: without one of them the group is absent. */
     nvm_fence(&counts);
     /* Each record counts as a line and a fence by being there (walk.c). */
-    lane->joined += count - 1;
+    /* Only ever written here, by the lane's owner: no locked instruction is needed, and
+       one would do the fence's work besides. */
+    uint64_t joined = atomic_load_explicit(&lane->joined, memory_order_relaxed);
+    atomic_store_explicit(&lane->joined, joined + count - 1, memory_order_relaxed);
     return seq;
 }
 
