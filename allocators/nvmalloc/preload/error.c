@@ -13,7 +13,7 @@
 
 static _Thread_local char last_error[256];
 
-int nvm_fail(int error, const char *format, ...)
+int(nvm_fail)(int error, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);

@@ -92,7 +92,7 @@ uint64_t zoo_take(struct nvc_heap *heap, struct zoo_changes *changes, size_t siz
         if (size <= (size_t)1 << class)
             return take_small(heap, changes, class);
     }
-    uint64_t run = (size + zoo_chunk - 1) / zoo_chunk;
+    uint64_t run = size / zoo_chunk + (size % zoo_chunk != 0);
     uint64_t c = run <= heap->header->chunks ? find_chunks(heap, changes, run) : 0;
     if (c == 0)
         return 0;
