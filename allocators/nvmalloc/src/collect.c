@@ -39,7 +39,9 @@
 #define STACK_ITEMS 32768u /* a stack's, and of a parcel of the common list half */
 #define SLICE_BYTES 4096u
 #define BATCH       64u
-#define SHARE_ABOVE 32u /* a stack with more gives half when somebody is idle */
+/* To start a thread takes as long as to mark what is in some MiB. */
+#define UNITS_PER_WORKER 64u
+#define SHARE_ABOVE      32u /* a stack with more gives half when somebody is idle */
 
 struct item {
     const char *from;
@@ -207,10 +209,12 @@ static void scan_slice(struct nvm_tracer *tracer, const char *from, uint64_t byt
     const nvm_ref *words = (const nvm_ref *)from;
     struct nvm_block batch[BATCH];
     uint64_t count = bytes / sizeof(nvm_ref);
+    const uint64_t data = heap->data_offset, data_bytes = heap->data_bytes;
     for (uint64_t i = 0; i < count;) {
         unsigned found = 0;
         for (; i < count && found < BATCH; i++) {
-            if (!nvm_heap_in_data(heap, words[i]) || !find(heap, words[i], &batch[found]))
+            nvm_ref word = words[i]; /* most are no references */
+            if (word - data >= data_bytes || !find(heap, word, &batch[found]))
                 continue;
             __builtin_prefetch(nvm_block_state(heap, batch[found].offset), 1);
             found++;
@@ -278,10 +282,13 @@ static void push_roots(struct nvm_tracer *tracer)
     }
 }
 
+/* Counts the units in use, too. */
 static int forget_extent(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk chunk,
                          void *context)
 {
-    (void)context;
+    uint64_t *used = context;
+    if (chunk.state != NVM_CHUNK_FREE)
+        *used += chunk.units;
     if (chunk.state == NVM_CHUNK_EXTENT)
         *nvm_block_state(heap, nvm_unit_offset(heap, unit)) = NVM_BLOCK_IDLE;
     return 0;
@@ -300,7 +307,8 @@ static int free_unreached(struct nvm_heap *heap, uint32_t unit, struct nvm_chunk
     return 0;
 }
 
-static uint32_t worker_count(const struct nvm_heap *heap)
+/* One a CPU, but not more than have something to do. */
+static uint32_t worker_count(const struct nvm_heap *heap, uint64_t used_units)
 {
     cpu_set_t set;
     uint32_t count = 1;
@@ -308,6 +316,8 @@ static uint32_t worker_count(const struct nvm_heap *heap)
         count = heap->threads;
     else if (sched_getaffinity(0, sizeof(set), &set) == 0)
         count = (uint32_t)CPU_COUNT(&set);
+    uint64_t useful = 1 + used_units / UNITS_PER_WORKER;
+    count = count > useful ? (uint32_t)useful : count;
     return count > WORKERS_MAX ? WORKERS_MAX : count;
 }
 
@@ -348,11 +358,13 @@ static int run(struct collection *collection, struct nvm_tracer *tracers)
 
 int nvm_collect(struct nvm_heap *heap)
 {
-    struct collection collection = {.heap = heap, .workers = worker_count(heap)};
+    struct collection collection = {.heap = heap};
+    uint64_t used_units = 0;
     struct nvm_tracer tracers[WORKERS_MAX];
     pthread_mutex_init(&collection.lock, NULL);
     pthread_cond_init(&collection.wake, NULL);
-    nvm_heap_each_run(heap, forget_extent, NULL);
+    nvm_heap_each_run(heap, forget_extent, &used_units);
+    collection.workers = worker_count(heap, used_units);
     int error = run(&collection, tracers);
     while (collection.parcels != NULL) {
         struct parcel *parcel = collection.parcels;
