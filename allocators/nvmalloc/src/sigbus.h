@@ -26,10 +26,19 @@ struct nvm_sigbus {
     const void *address;    /* that was read */
 };
 
-/* Begins a guard; true when it comes back because of a SIGBUS, with the guard ended.
-   The handler runs with the mask as it was, so none is saved: that is a system call. */
+/* The handler runs with the mask as it was, so none is saved: that is a system call.  But
+   clang's ThreadSanitizer has all signals blocked in every handler. */
+#define NVM_SIGBUS_SAVE_MASK 0
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+#undef NVM_SIGBUS_SAVE_MASK
+#define NVM_SIGBUS_SAVE_MASK 1
+#endif
+#endif
+
+/* Begins a guard; true when it comes back because of a SIGBUS, with the guard ended. */
 #define nvm_sigbus_caught(guard)                                                         \
-    (nvm_sigbus_begin(guard), sigsetjmp((guard)->jump, 0) != 0)
+    (nvm_sigbus_begin(guard), sigsetjmp((guard)->jump, NVM_SIGBUS_SAVE_MASK) != 0)
 
 void nvm_sigbus_begin(struct nvm_sigbus *guard);
 void nvm_sigbus_end(struct nvm_sigbus *guard);
