@@ -512,6 +512,21 @@ def test_the_workload_sees_another_outcome(preload: Preload, native_build: Path)
     assert "no such luck" in answer["message"]
 
 
+def test_programs_of_a_virtual_environment_are_not_measured(
+    preload: Preload, native_build: Path
+) -> None:
+    """Its interpreter has imported more than CPython's tests expect when they begin."""
+    folder = preload.work / "venv" / "bin"
+    folder.mkdir(parents=True)
+    (folder.parent / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    fake = folder / "gcc"
+    fake.write_text("#!/bin/sh\necho of the virtual environment >&2\nexit 1\n")
+    fake.chmod(0o755)
+    options = ("--param", "files=1")
+    code, answer = bench(native_build, preload, "gcc-3", *options, path=f"{folder}:")
+    assert code == 0, answer
+
+
 def test_the_python_of_the_tests_runs_too(preload: Preload) -> None:
     """An interpreter that is not Debian's, with threads, subprocesses and extension modules."""
     program = textwrap.dedent("""\
