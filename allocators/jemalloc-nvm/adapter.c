@@ -145,15 +145,22 @@ static int parse(const char *extra, struct options *options)
 
 /* --- create and close ------------------------------------------------------- */
 
+/* Not at the beginning of a page, where slabs begin as well: a processor takes a load for
+   one of what was just stored if their places in their pages are the same.  Measured
+   with cache-scratch, where both are the first: a tenth of the time. */
+#define TABLE_AT 2112u
+
 static int place_table(struct nvc_heap *heap, size_t slots)
 {
     bool zero = true;
     if (slots == 0 || slots > heap->region.size / sizeof(void *))
         return fail(slots == 0 ? EINVAL : ENOMEM, "a slot table of %zu slots", slots);
-    size_t bytes = (slots * sizeof(void *) + REGION_PAGE - 1) & ~(REGION_PAGE - 1);
-    heap->table = region_take(&heap->region, NULL, bytes, REGION_PAGE, &zero);
-    if (heap->table == NULL)
+    size_t bytes = TABLE_AT + slots * sizeof(void *);
+    bytes = (bytes + REGION_PAGE - 1) & ~(REGION_PAGE - 1);
+    char *pages = region_take(&heap->region, NULL, bytes, REGION_PAGE, &zero);
+    if (pages == NULL)
         return fail(ENOMEM, "no room for a slot table of %zu bytes", bytes);
+    heap->table = (void **)(void *)(pages + TABLE_AT);
     heap->slots = slots;
     return 0;
 }
