@@ -147,7 +147,7 @@ static int parse(const char *extra, struct options *options)
 
 /* Not at the beginning of a page, where slabs begin as well: a processor takes a load for
    one of what was just stored if their places in their pages are the same.  Measured
-   with cache-scratch, where both are the first: a tenth of the time. */
+   with cache-scratch, where both are the first: up to a tenth of the time. */
 #define TABLE_AT 2112u
 
 static int place_table(struct nvc_heap *heap, size_t slots)
